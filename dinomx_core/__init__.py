@@ -1,0 +1,78 @@
+"""DINO-MX: self-supervised training of vision transformers, every algorithm a plugin.
+
+What a plugin's declarations need is importable from here and free of torch; `plan`, `run` and `load` do what the commands do.
+"""
+
+from dinomx_core.api import load, plan, run
+from dinomx_core.declare.components import (
+    Augmentation,
+    Backbone,
+    BackboneShape,
+    DataInfo,
+    Dataset,
+    Draft,
+    Evaluator,
+    Head,
+    HeadShape,
+    Loss,
+    Parallelism,
+    Preprocessing,
+    Recipe,
+    Request,
+    Strategy,
+    Target,
+    View,
+)
+from dinomx_core.declare.hooks import hookimpl
+from dinomx_core.declare.values import (
+    Chosen,
+    Length,
+    Schedule,
+    fraction,
+    not_negative,
+    option,
+    positive,
+    schedule_of,
+    slot,
+)
+from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, TrainingError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Augmentation",
+    "Backbone",
+    "BackboneShape",
+    "Chosen",
+    "ConfigError",
+    "DataError",
+    "DataInfo",
+    "Dataset",
+    "DinomxError",
+    "Draft",
+    "Evaluator",
+    "Head",
+    "HeadShape",
+    "Length",
+    "Loss",
+    "Parallelism",
+    "PluginError",
+    "Preprocessing",
+    "Recipe",
+    "Request",
+    "Schedule",
+    "Strategy",
+    "Target",
+    "TrainingError",
+    "View",
+    "fraction",
+    "hookimpl",
+    "load",
+    "not_negative",
+    "option",
+    "plan",
+    "positive",
+    "run",
+    "schedule_of",
+    "slot",
+]

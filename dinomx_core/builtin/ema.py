@@ -1,0 +1,29 @@
+"""The momentum teacher of DINO: an exponential moving average of the student."""
+
+from collections.abc import Callable
+
+import torch
+
+from dinomx_core.builtin.plugin import Ema
+from dinomx_core.training.contracts import Scheduled, Strategy, Teacher
+from dinomx_core.training.network import Network
+
+
+class EmaTeacher(Strategy):
+    """teacher <- momentum * teacher + (1 - momentum) * student, once a step (Caron et al. 2021, section 3.1)."""
+
+    def __init__(self, options: Ema):
+        self.options = options
+
+    def teacher(self, student: Network, make: Callable[[], Network]) -> Teacher:
+        """A network of the student's shape that starts from its weights; every parameter is a pair."""
+        network = make().to(next(student.parameters()).device)
+        own = dict(network.named_parameters())
+        pairs = [(p.data, own[name].data) for name, p in student.named_parameters() if name in own]
+        torch._foreach_copy_([t for _, t in pairs], [s for s, _ in pairs])
+        return Teacher(network, pairs)
+
+    def after_step(self, teacher: Teacher, values: Scheduled) -> None:
+        """Move every pair together by 1 - momentum."""
+        students, teachers = [s for s, _ in teacher.pairs], [t for _, t in teacher.pairs]
+        torch._foreach_lerp_(teachers, students, 1.0 - values["momentum"])

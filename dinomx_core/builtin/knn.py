@@ -1,0 +1,40 @@
+"""k-nearest-neighbour evaluation."""
+
+import torch
+
+from dinomx_core.builtin.plugin import Knn
+from dinomx_core.training.build import construct
+from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
+from dinomx_core.training.evaluation import summaries
+
+QUERIES_AT_ONCE = 1024
+
+
+class KnnEvaluator(Evaluator):
+    """Cosine neighbours vote with exp(cosine / temperature)."""
+
+    def __init__(self, options: Knn):
+        self.options = options
+        self.bank: Dataset = construct(options.bank)
+        self.query: Dataset = construct(options.query)
+        bank, query = (c.component.inspect(c.options).classes for c in (options.bank, options.query))
+        self.bank_number = torch.tensor([bank.index(name) for name in query])
+
+    def evaluate(self, encoder: Encoder) -> dict[str, float]:
+        """{"accuracy@k": share of queries classified rightly} for each k."""
+        size = self.options.batch_size
+        bank, labels = summaries(encoder, (self.bank[i] for i in range(len(self.bank))), size)
+        queries, truth = summaries(encoder, (self.query[i] for i in range(len(self.query))), size)
+        truth = self.bank_number[truth]
+        ks = [k for k in self.options.k if k <= len(bank)]
+        right = dict.fromkeys(ks, 0)
+        classes = int(max(labels.max(), truth.max())) + 1
+        for first in range(0, len(queries), QUERIES_AT_ONCE):
+            part, answer = queries[first : first + QUERIES_AT_ONCE], truth[first : first + QUERIES_AT_ONCE]
+            cosine, neighbours = (part @ bank.T).topk(max(ks), dim=1)
+            votes = (cosine / self.options.temperature).exp()
+            for k in ks:
+                scores = torch.zeros(len(part), classes)
+                scores.scatter_add_(1, labels[neighbours[:, :k]], votes[:, :k])
+                right[k] += int((scores.argmax(1) == answer).sum())
+        return {f"accuracy@{k}": right[k] / len(queries) for k in ks}

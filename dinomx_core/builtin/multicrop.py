@@ -1,0 +1,87 @@
+"""Multi-crop: where to crop is drawn apart from what is done to the pixels, each from a stream of its own."""
+
+import math
+from random import Random
+
+import torch
+from torch import Tensor
+
+from dinomx_core.builtin.plugin import Crops, MultiCrop
+from dinomx_core.training import pixels as px
+from dinomx_core.training.contracts import Augmentation, Crop, Item
+from dinomx_core.training.streams import Stream
+
+TRIES = 10
+
+
+def draw_box(rng: Random, height: int, width: int, crops: Crops) -> tuple[int, int, int, int]:
+    """Top, left, height, width of a crop whose area share is uniform and whose aspect is log-uniform (Szegedy et al. 2015);
+    after ten boxes that do not fit, the largest centred one of an allowed aspect."""
+    low, high = math.log(crops.aspect[0]), math.log(crops.aspect[1])
+    for _ in range(TRIES):
+        area = height * width * rng.uniform(*crops.area)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    aspect = min(max(width / height, crops.aspect[0]), crops.aspect[1])
+    h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def change_pixels(image: Tensor, rng: Random, crops: Crops, number: int) -> Tensor:
+    """Jitter, grey, blur, solarise on (C, size, size) float32 over 0..1. Every draw is made whether it is used or not, so
+    that switching one operation off moves no other."""
+    colour = image.shape[0] == 3
+    jitter = rng.random() < crops.jitter
+    order = rng.sample(range(4), 4)
+    brightness, contrast, saturation = (
+        rng.uniform(max(0.0, 1 - spread), 1 + spread) for spread in (crops.brightness, crops.contrast, crops.saturation)
+    )
+    hue = rng.uniform(-crops.hue, crops.hue)
+    grey = rng.random() < crops.grey
+    blur = rng.random() < crops.blur[number % len(crops.blur)]
+    sigma = rng.uniform(*crops.blur_sigma)
+    solarize = rng.random() < crops.solarize[number % len(crops.solarize)]
+    if jitter:
+        for operation in order:
+            if operation == 0 and crops.brightness:
+                image = px.brightness(image, brightness)
+            elif operation == 1 and crops.contrast:
+                image = px.contrast(image, contrast)
+            elif operation == 2 and crops.saturation and colour:
+                image = px.saturation(image, saturation)
+            elif operation == 3 and crops.hue and colour:
+                image = px.hue(image, hue)
+    if grey and colour:
+        image = px.grey(image).expand(3, -1, -1)
+    if blur:
+        image = px.blur(image, sigma)
+    return px.solarize(image) if solarize else image
+
+
+class MultiCropAugmentation(Augmentation):
+    """Crops, resizes in the image's own depth, flips, changes the pixels, normalises."""
+
+    def __init__(self, options: MultiCrop, channels: int):
+        self.options = options
+        self.sets = [("global", options.globals)]
+        if options.locals is not None and options.locals.count:
+            self.sets.append(("local", options.locals))
+
+    def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
+        """The crops of one image."""
+        return {name: [self.crop(item, stream, name, n, crops) for n in range(crops.count)] for name, crops in self.sets}
+
+    def crop(self, item: Item, stream: Stream, name: str, number: int, crops: Crops) -> Crop:
+        """One crop: box and flips from the purpose "box", pixels from "pixels"."""
+        where, what = stream.purpose(f"{name} box"), stream.purpose(f"{name} pixels")
+        height, width = item.image.shape[-2:]
+        top, left, h, w = draw_box(where, height, width, crops)
+        flip, vertical = where.random() < crops.flip, where.random() < crops.vertical_flip
+        image = px.resize(item.image[:, top : top + h, left : left + w], (crops.size, crops.size))
+        if axes := [axis for axis, wanted in ((-1, flip), (-2, vertical)) if wanted]:
+            image = torch.flip(image, axes)
+        image = change_pixels(px.to_float(image), what, crops, number)
+        box = (float(top), float(left), float(-h if vertical else h), float(-w if flip else w))
+        return Crop(px.normalise(image, self.options.mean, self.options.std), box)

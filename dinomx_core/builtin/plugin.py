@@ -1,0 +1,192 @@
+"""Declarations of what the core ships."""
+
+from typing import Literal
+
+import attrs
+
+from dinomx_core.declare.components import (
+    Augmentation,
+    DataInfo,
+    Dataset,
+    Draft,
+    Evaluator,
+    Parallelism,
+    Preprocessing,
+    Strategy,
+    View,
+)
+from dinomx_core.declare.hooks import hookimpl
+from dinomx_core.declare.values import Chosen, Schedule, fraction, not_negative, option, positive, schedule_of, slot
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def share_range(instance: object, attribute: object, value: list[float]) -> None:
+    """attrs validator: [smallest, largest] share of an area."""
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
+        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
+
+
+def ordered_pair(instance: object, attribute: object, value: list[float]) -> None:
+    """attrs validator: [smallest, largest], above 0."""
+    if len(value) != 2 or not 0 < value[0] <= value[1]:
+        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest, got {value}")
+
+
+@attrs.frozen
+class Digits:
+    """The 1,797 handwritten digits (8 x 8 px, grey, 10 classes) that come with scikit-learn.
+
+    Every fifth image is the test part.
+    """
+
+    split: Literal["train", "test", "all"] = option("all", "which part")
+
+
+def count_digits(options: Digits) -> DataInfo:
+    """Known without reading."""
+    count = {"train": 1437, "test": 360, "all": 1797}[options.split]
+    return DataInfo(count, 1, tuple("0123456789"))
+
+
+@attrs.frozen
+class ImageFolder:
+    """Images below a folder; each sub-folder of the first level is a class, a flat folder has no labels."""
+
+    path: str = option(doc="the folder")
+    channels: Literal[1, 3] = option(3, "3: grey becomes three equal channels; 1: colour becomes its luma")
+
+
+def count_files(options: ImageFolder) -> DataInfo:
+    """Names only; no image is opened."""
+    from dinomx_core.builtin.listing import list_images
+
+    listing = list_images(options.path)
+    return DataInfo(len(listing.files), options.channels, listing.classes, listing.notes)
+
+
+@attrs.frozen
+class Crops:
+    """One named set of random crops and what is done to their pixels."""
+
+    count: int = option(doc="crops of an image", check=not_negative)
+    size: int = option(doc="side in pixels", check=positive)
+    area: list[float] = option(doc="smallest and largest share of the image's area", check=share_range)
+    aspect: list[float] = option([3 / 4, 4 / 3], "smallest and largest width / height", check=ordered_pair)
+    flip: float = option(0.5, "probability of a left-right flip", check=fraction)
+    vertical_flip: float = option(0.0, "probability of an up-down flip", check=fraction)
+    jitter: float = option(0.8, "probability of colour jitter", check=fraction)
+    brightness: float = option(0.4, "brightness factor is drawn from 1 -/+ this", check=not_negative)
+    contrast: float = option(0.4, "contrast factor is drawn from 1 -/+ this", check=not_negative)
+    saturation: float = option(0.2, "saturation factor is drawn from 1 -/+ this; three channels only", check=not_negative)
+    hue: float = option(0.1, "hue shift is drawn from -/+ this share of the circle; three channels only", check=fraction)
+    grey: float = option(0.2, "probability of losing colour; three channels only", check=fraction)
+    blur: list[float] = option([0.5], "probability of Gaussian blur, one for all crops or one a crop", check=fraction)
+    blur_sigma: list[float] = option([0.1, 2.0], "smallest and largest sigma, in pixels of the crop", check=ordered_pair)
+    solarize: list[float] = option([0.0], "probability of solarising, one for all crops or one a crop", check=fraction)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("blur", "solarize"):
+            given = len(getattr(self, name))
+            if given not in (1, self.count):
+                raise ValueError(f"{name} has {given} probabilities for {self.count} crops; give 1 or {self.count}")
+
+
+@attrs.frozen
+class MultiCrop:
+    """Large global and small local crops of each image, as in DINO (Caron et al. 2021, section 3.1)."""
+
+    globals: Crops = option(doc='the view "global"')
+    locals: Crops | None = option(None, 'the view "local"; left out: none')
+    mean: list[float] = option(IMAGENET_MEAN, "subtracted from pixels over 0..1, one for all channels or one a channel")
+    std: list[float] = option(IMAGENET_STD, "divided by, likewise", check=positive)
+    resize: int = option(0, "evaluation: shorter side before the centre crop of the global size; 0: 256/224 of it", check=not_negative)
+
+
+def multicrop_views(options: MultiCrop) -> list[View]:
+    """Global and local."""
+    views = [View("global", options.globals.count, options.globals.size)]
+    if options.locals is not None and options.locals.count:
+        views.append(View("local", options.locals.count, options.locals.size))
+    return views
+
+
+def multicrop_preprocessing(options: MultiCrop) -> Preprocessing:
+    """Resize 256, centre crop 224, in proportion to the global size."""
+    size = options.globals.size
+    return Preprocessing(options.resize or round(size * 256 / 224), size, tuple(options.mean), tuple(options.std))
+
+
+@attrs.frozen
+class Ema:
+    """A teacher that is the exponential moving average of the student (Caron et al. 2021)."""
+
+    momentum: Schedule = option(
+        Schedule(peak=0.996, end=1.0), "share of the teacher that is kept each step", check=schedule_of(fraction)
+    )
+
+
+@attrs.frozen
+class Single:
+    """One process."""
+
+
+@attrs.frozen
+class Knn:
+    """Weighted k-nearest-neighbour classification on frozen features (Wu et al. 2018, as in DINO's evaluation)."""
+
+    query: Chosen = slot("dataset", doc="labelled images that are classified")
+    bank: Chosen = slot("dataset", doc="labelled images that vote")
+    k: list[int] = option([10, 20, 100, 200], "numbers of neighbours; those above the bank's size are left out", check=positive)
+    temperature: float = option(0.07, "a neighbour's vote is exp(cosine / temperature)", check=positive)
+    batch_size: int = option(256, "images a forward pass", check=positive)
+
+
+def check_knn(options: Knn, draft: Draft) -> list[str]:
+    """Both sets need labels, and the smallest k a bank that large."""
+    problems = []
+    infos = {}
+    for name in ("bank", "query"):
+        chosen = getattr(options, name)
+        infos[name] = chosen.component.inspect(chosen.options)
+        if not infos[name].classes:
+            problems.append(f"{name}: has no labels; k-NN needs a folder a class")
+    if infos["bank"].count < min(options.k):
+        problems.append(f"bank: {infos['bank'].count} images are fewer than k = {min(options.k)}")
+    if infos["bank"].classes and infos["query"].classes:
+        unknown = sorted(set(infos["query"].classes) - set(infos["bank"].classes))
+        if unknown:
+            problems.append(f"query: classes that the bank does not have: {', '.join(unknown)}")
+    return problems
+
+
+@hookimpl
+def dinomx_datasets():
+    yield Dataset("digits", Digits, "dinomx_core.builtin.digits:DigitsData", inspect=count_digits)
+    yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=count_files)
+
+
+@hookimpl
+def dinomx_augmentations():
+    yield Augmentation(
+        "multicrop",
+        MultiCrop,
+        "dinomx_core.builtin.multicrop:MultiCropAugmentation",
+        views=multicrop_views,
+        preprocessing=multicrop_preprocessing,
+    )
+
+
+@hookimpl
+def dinomx_strategies():
+    yield Strategy("ema", Ema, "dinomx_core.builtin.ema:EmaTeacher")
+
+
+@hookimpl
+def dinomx_parallelisms():
+    yield Parallelism("single", Single, "dinomx_core.builtin.single:SingleProcess", processes=lambda options: 1)
+
+
+@hookimpl
+def dinomx_evaluators():
+    yield Evaluator("knn", Knn, "dinomx_core.builtin.knn:KnnEvaluator", check=check_knn)

@@ -1,0 +1,80 @@
+"""The `dinomx` command: a thin skin over `dinomx_core.api`, and the only place that prints errors."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinomx_core import api
+from dinomx_core.errors import DinomxError
+
+app = typer.Typer(
+    name="dinomx",
+    help="Self-supervised training of vision transformers from one TOML file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="TOML file of the run", show_default=False)]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set optimizer.lr=1e-4")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder that holds run folders (instead of run.out)")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+@app.callback()
+def about() -> None:
+    """Self-supervised training of vision transformers from one TOML file."""
+
+
+@app.command()
+def run(
+    config: Config,
+    set_: Settings = None,
+    out: Out = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of the same name and start anew")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
+) -> None:
+    """Train as the config says."""
+    from dinomx_core.progress import Silent, TextProgress
+
+    plan = api.plan(config, overrides=set_ or [], out=out)
+    for warning in plan.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    result = api.run(plan, overwrite=overwrite, progress=Silent() if quiet else TextProgress())
+    typer.echo(f"run folder   {result.folder}")
+    typer.echo(f"load it      dinomx_core.load({str(result.folder)!r})")
+    typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r}, add_pooling_layer=False)")
+
+
+@app.command()
+def plan(config: Config, set_: Settings = None, out: Out = None, json_: AsJson = False) -> None:
+    """Show everything that a run would do, and do none of it."""
+    from dinomx_core.planning.show import lines
+
+    made = api.plan(config, overrides=set_ or [], out=out)
+    typer.echo(json.dumps(made.to_json(), indent=1) if json_ else "\n".join(lines(made)))
+
+
+@app.command()
+def plugins(json_: AsJson = False) -> None:
+    """List plugins and their components: installed, broken, and available."""
+    from dinomx_core.declare.discover import discover
+    from dinomx_core.declare.listing import as_json, as_text
+
+    registry = discover()
+    typer.echo(json.dumps(as_json(registry), indent=1) if json_ else as_text(registry))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except DinomxError as error:
+        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

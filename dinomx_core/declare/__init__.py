@@ -1,0 +1,1 @@
+"""What plugins say about themselves. Nothing here, nor in any `plugin.py`, imports torch."""

@@ -1,0 +1,248 @@
+"""Declarations: what a plugin yields from its hooks. Frozen, torch-free, and enough for the plan to work everything out."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
+
+import attrs
+
+from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
+
+Select = Literal["cls", "patches", "masked", "all"]
+Masking = Literal["none", "replace", "drop"]
+
+
+@attrs.frozen
+class Request:
+    """One forward result that a loss needs. The core runs the union of all requests once and hands each result back by its request.
+
+    network: "student", "teacher", or the name of one more frozen network that the loss asked for.
+    view:    which named set of crops goes in.
+    masking: "none"; "replace" puts the mask token on masked patches; "drop" leaves masked patches out of the sequence.
+    head:    label of the head to run on the selection; None returns the backbone's `Tokens`.
+    select:  what the head gets: "cls" rows, all "patches", "masked" patches only, or "all" (the whole `Tokens`, for predictors).
+    layers:  with no head, the number of last blocks to return tokens of (1 returns `Tokens`, more a tuple, last block last).
+    """
+
+    network: str
+    view: str
+    masking: Masking = "none"
+    head: str | None = None
+    select: Select = "cls"
+    layers: int = 1
+
+
+@attrs.frozen
+class View:
+    """A named set of `count` crops of `size` x `size` pixels; `masked` when patch masks come with it."""
+
+    name: str
+    count: int
+    size: int
+    masked: bool = False
+
+
+@attrs.frozen
+class DataInfo:
+    """What a data set holds, found without decoding it: images, channels, class names (empty where unlabelled)."""
+
+    count: int
+    channels: int
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class BackboneShape:
+    """Sizes of a transformer backbone, for token counts, parameters and FLOPs. `prefix`: tokens before the patches."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    patch_size: int
+    channels: int
+    prefix: int
+    parameters: int
+
+    def tokens(self, size: int) -> int:
+        """Tokens of a square image of `size` pixels."""
+        return self.prefix + (size // self.patch_size) ** 2
+
+    def forward_flops(self, size: int) -> float:
+        """Floating-point operations (multiply and add counted apart) of one image's forward pass."""
+        tokens = self.tokens(size)
+        block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
+        embed = 2 * (tokens - self.prefix) * self.channels * self.patch_size**2 * self.width
+        return self.depth * block + embed
+
+
+@attrs.frozen
+class HeadShape:
+    """Sizes of a head: its outputs (prototypes, or features) and its parameters."""
+
+    outputs: int
+    parameters: int
+
+
+@attrs.frozen
+class Preprocessing:
+    """How an image becomes the model's input when nothing is random: shorter side to `resize`, centre crop, normalise."""
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@attrs.frozen
+class Draft:
+    """What the plan knows when it calls a declaration's `check`."""
+
+    data: DataInfo
+    views: tuple[View, ...]
+    backbone: BackboneShape | None
+    steps: int
+    batch_size: int
+
+
+Check = Callable[[Any, Draft], Iterable[str]]
+
+
+@attrs.frozen
+class Component:
+    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built."""
+
+    kind: ClassVar[str]
+    frame: ClassVar[type | None] = None
+    name: str
+    options: type
+    build: str
+    check: Check | None = attrs.field(default=None, kw_only=True)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the options class's docstring."""
+        return (inspect.getdoc(self.options) or "").partition("\n")[0]
+
+
+@attrs.frozen
+class Backbone(Component):
+    """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes.
+
+    Built as `build(options, shape, image_size)` -> `training.contracts.Backbone`.
+    """
+
+    kind: ClassVar[str] = "backbone"
+    shape: Callable[[Any, int, int], BackboneShape] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Head(Component):
+    """A network on tokens. `shape(options, width)` gives its sizes. Built as `build(options, width)` -> `torch.nn.Module`."""
+
+    kind: ClassVar[str] = "head"
+    shape: Callable[[Any, int], HeadShape] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Target(Component):
+    """Turns teacher logits into probabilities. Built as `build(options, outputs)` -> `training.contracts.Target`."""
+
+    kind: ClassVar[str] = "target"
+
+
+@attrs.frozen
+class LossFrame:
+    """Options that every loss has."""
+
+    weight: Schedule = option(
+        Schedule.constant(1.0), "factor of this loss in the total", check=schedule_of(not_negative)
+    )
+
+
+@attrs.frozen
+class Loss(Component):
+    """A training objective. `requests(options)` lists the forward results it needs; heads are those that the requests name.
+
+    Built as `build(options, context)` with a `training.contracts.LossContext` -> `training.contracts.Loss`.
+    """
+
+    kind: ClassVar[str] = "loss"
+    frame: ClassVar[type | None] = LossFrame
+    requests: Callable[[Any], Iterable[Request]] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Augmentation(Component):
+    """Makes views of an image. `views(options)` lists them, `preprocessing(options)` says how an image goes in unaugmented.
+
+    Built as `build(options, channels)` -> `training.contracts.Augmentation`.
+    """
+
+    kind: ClassVar[str] = "augmentation"
+    views: Callable[[Any], Iterable[View]] = attrs.field(kw_only=True)
+    preprocessing: Callable[[Any], Preprocessing] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Strategy(Component):
+    """Changes what is trained or learnt from. Built as `build(options)` -> `training.contracts.Strategy`."""
+
+    kind: ClassVar[str] = "strategy"
+
+
+@attrs.frozen
+class Parallelism(Component):
+    """Owns processes and what crosses them. `processes(options)` is the world size. Built as `build(options, device)`."""
+
+    kind: ClassVar[str] = "parallelism"
+    processes: Callable[[Any], int] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class Dataset(Component):
+    """A source of images. `inspect(options)` counts it without torch. Built as `build(options)` -> `training.contracts.Dataset`."""
+
+    kind: ClassVar[str] = "dataset"
+    inspect: Callable[[Any], DataInfo] = attrs.field(kw_only=True)
+
+
+@attrs.frozen
+class EvaluatorFrame:
+    """Options that every evaluator has."""
+
+    every: Length = option(Length(10, "%"), "how often during the run; the start and the end are always evaluated")
+
+
+@attrs.frozen
+class Evaluator(Component):
+    """Measures the teacher. Built as `build(options)` -> `training.contracts.Evaluator`."""
+
+    kind: ClassVar[str] = "evaluator"
+    frame: ClassVar[type | None] = EvaluatorFrame
+
+
+@attrs.frozen
+class Recipe:
+    """A named TOML that a config can start from: `path` is "package:folder/file.toml"."""
+
+    kind: ClassVar[str] = "recipe"
+    name: str
+    path: str
+    summary: str
+
+
+Declared = Component | Recipe
+KINDS: tuple[type, ...] = (
+    Backbone,
+    Head,
+    Target,
+    Loss,
+    Augmentation,
+    Strategy,
+    Parallelism,
+    Dataset,
+    Evaluator,
+    Recipe,
+)

@@ -1,0 +1,152 @@
+"""Types for the fields of options classes: lengths, schedules, slots for other components, and documented options."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from dinomx_core.declare.components import Component
+
+Unit = Literal["steps", "%", "passes"]
+LENGTH_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|%|pass(?:es)?)\s*")
+
+
+@attrs.frozen
+class Length:
+    """A stretch of a run: optimisation steps, a share of the run, or passes over the training data.
+
+    In TOML: `500`, `"500 steps"`, `"10%"`, `"30 passes"`.
+    """
+
+    amount: float
+    unit: Unit = "steps"
+
+    @classmethod
+    def parse(cls, value: object) -> "Length":
+        """Read a TOML value. Raises ValueError when it is neither a whole number of steps nor a text of the three forms."""
+        if isinstance(value, Length):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value)
+        if isinstance(value, str) and (match := LENGTH_TEXT.fullmatch(value)):
+            amount, word = float(match[1]), match[2]
+            unit: Unit = "%" if word == "%" else "passes" if word.startswith("pass") else "steps"
+            if unit != "steps" or amount.is_integer():
+                return cls(amount, unit)
+        raise ValueError('expected steps (500), a share of the run ("10%") or passes over the data ("30 passes")')
+
+    def steps(self, total: int, steps_per_pass: float) -> int:
+        """Optimisation steps in a run of `total` steps whose data are seen once in `steps_per_pass` steps."""
+        scale = {"steps": 1.0, "%": total / 100, "passes": steps_per_pass}[self.unit]
+        return round(self.amount * scale)
+
+    def __str__(self) -> str:
+        number = f"{self.amount:g}"
+        return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
+
+
+Shape = Literal["cosine", "linear", "constant"]
+Convention = Literal["warmup-inclusive", "decay-inclusive"]
+
+
+@attrs.frozen
+class Schedule:
+    """A value that changes over the run: linear from `start` to `peak` over `warmup`, then by `shape` from `peak` to `end`.
+
+    In TOML a number alone is a constant; a number that overrides a schedule of the recipe replaces its `peak`.
+    `convention` says which end is exact. "warmup-inclusive" (DINO, DINOv2): the last warm-up step has `peak` and the decay
+    stops one step short of `end`. "decay-inclusive" (DINOv3): the warm-up stops one step short of `peak` and the decay's
+    last step has `end`. `decay` is the decay's length (default: the rest of the run; `end` afterwards).
+    With `hold`, the value changes only every `hold` steps.
+    """
+
+    peak: float
+    start: float = 0.0
+    end: float | None = None
+    warmup: Length = attrs.field(default=Length(0), converter=Length.parse)
+    decay: Length | None = attrs.field(default=None, converter=attrs.converters.optional(Length.parse))
+    shape: Shape = "cosine"
+    convention: Convention = "warmup-inclusive"
+    hold: Length = attrs.field(default=Length(1), converter=Length.parse)
+
+    @classmethod
+    def constant(cls, value: float) -> "Schedule":
+        """The same value at every step."""
+        return cls(peak=float(value), start=float(value), end=float(value), shape="constant")
+
+
+def as_schedule(value: "float | Schedule") -> Schedule:
+    """Converter for options fields: a number becomes a constant schedule."""
+    return value if isinstance(value, Schedule) else Schedule.constant(value)
+
+
+@attrs.frozen
+class Chosen:
+    """A component picked by a table of the config: its declaration, its own options and those common to its kind."""
+
+    label: str
+    component: "Component"
+    options: Any
+    frame: Any = None
+
+
+def option(default: Any = attrs.NOTHING, doc: str = "", *, check: Callable[..., Any] | None = None) -> Any:
+    """A documented field of an options class.
+
+    `doc` goes into the generated reference; `check` is an attrs validator such as `attrs.validators.gt(0)`, run when the
+    config is read so that a bad value is reported with its file and line.
+    """
+    metadata = {"doc": doc}
+    if isinstance(default, Schedule):
+        return attrs.field(default=default, metadata=metadata, validator=check, converter=as_schedule)
+    if isinstance(default, Length):
+        return attrs.field(default=default, metadata=metadata, validator=check, converter=Length.parse)
+    if isinstance(default, (list, dict)):
+        copy = default
+        return attrs.field(factory=lambda: type(copy)(copy), metadata=metadata, validator=check)
+    return attrs.field(default=default, metadata=metadata, validator=check)
+
+
+REQUIRED = object()
+
+
+def slot(kind: str, default: str | None | object = REQUIRED, doc: str = "") -> Any:
+    """A field that holds another component: its table names one of `kind` and gives that component's options.
+
+    `default` is the component used when the table is left out; None leaves the field None. Annotate it with `Chosen`.
+    """
+    metadata = {"doc": doc, "slot": kind, "slot_default": default}
+    return attrs.field(default=attrs.NOTHING if default is REQUIRED else None, metadata=metadata)
+
+
+def positive(instance: Any, attribute: Any, value: Any) -> None:
+    """attrs validator: a number above 0, or a list of such numbers."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if not number > 0:
+            raise ValueError(f"must be > 0, got {value!r}")
+
+
+def fraction(instance: Any, attribute: Any, value: Any) -> None:
+    """attrs validator: a number, or a list of numbers, between 0 and 1."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if not 0 <= number <= 1:
+            raise ValueError(f"must be between 0 and 1, got {value!r}")
+
+
+def schedule_of(check: Callable[..., Any]) -> Callable[..., Any]:
+    """attrs validator: `check` holds at the start, peak and end of a schedule."""
+
+    def checked(instance: Any, attribute: Any, value: Schedule) -> None:
+        for number in (value.start, value.peak, value.peak if value.end is None else value.end):
+            check(instance, attribute, number)
+
+    return checked
+
+
+def not_negative(instance: Any, attribute: Any, value: Any) -> None:
+    """attrs validator: a number, or a list of numbers, of 0 or more."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if not number >= 0:
+            raise ValueError(f"must be 0 or more, got {value!r}")

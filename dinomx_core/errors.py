@@ -1,0 +1,49 @@
+"""Errors a user can act on. Each says place, value and remedy; anything else that escapes is a bug and keeps its traceback."""
+
+import attrs
+
+
+class DinomxError(Exception):
+    """Base of every error that the command line prints without a traceback."""
+
+    exit_code = 1
+
+
+@attrs.frozen
+class Problem:
+    """One thing wrong: where it stands, which key, what is wrong with it and what to do."""
+
+    message: str
+    key: str = ""
+    place: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.key, self.message) if part)
+
+
+class ConfigError(DinomxError):
+    """A config that cannot be run. Holds every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class PluginError(DinomxError):
+    """A component that is wanted but not installed, broken, or claimed twice."""
+
+    exit_code = 2
+
+
+class DataError(DinomxError):
+    """Data that cannot be read or used as the config asks."""
+
+    exit_code = 2
+
+
+class TrainingError(DinomxError):
+    """A run that cannot go on, such as one with a loss that is not finite."""
+
+    exit_code = 3

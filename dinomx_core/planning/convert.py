@@ -1,0 +1,327 @@
+"""Document -> RunSpec: strict types, every error at once, each with its place, its key and a suggestion."""
+
+import difflib
+import json
+import math
+import re
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
+
+from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.values import Chosen, Length, Schedule
+from dinomx_core.errors import ConfigError, PluginError, Problem
+from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
+
+ATTRS_BOUND = re.compile(r"^'[^']*' must be ")
+
+
+class AtKey(Exception):  # noqa: N818 - carries a message to a key, never escapes this module
+    """A message about one key of the table being read."""
+
+    def __init__(self, key: str, message: str):
+        self.key = key
+        super().__init__(message)
+
+
+class UnknownKeys(Exception):  # noqa: N818
+    """Keys that a table does not have, with those it has."""
+
+    def __init__(self, keys: list[str], known: list[str]):
+        self.keys, self.known = keys, known
+        super().__init__(f"unknown keys {keys}")
+
+
+def show(value: object) -> str:
+    """A value as TOML would write it."""
+    try:
+        return json.dumps(value)
+    except TypeError:
+        return str(value)
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """`; did you mean "x"?`, or what there is."""
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f'; did you mean "{close[0]}"?'
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _strict(kind: type, words: str, accepts: Callable[[Any], bool]) -> Callable[[Any, Any], Any]:
+    def hook(value: Any, _: Any) -> Any:
+        if not accepts(value):
+            raise ValueError(f"expected {words}, got {show(value)}")
+        return kind(value)
+
+    return hook
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    choices = get_args(kind)
+    if value not in choices or isinstance(value, bool):
+        hint = suggestion(value, [str(c) for c in choices]) if isinstance(value, str) else ""
+        hint = hint if "mean" in hint else ""
+        raise ValueError(f"expected one of {', '.join(show(c) for c in choices)}, got {show(value)}{hint}")
+    return value
+
+
+def make_converter(registry: Registry) -> cattrs.Converter:
+    """A converter that coerces nothing and knows how tables pick components."""
+    converter = cattrs.Converter(detailed_validation=True)
+    converter.register_structure_hook(bool, _strict(bool, "true or false", lambda v: isinstance(v, bool)))
+    converter.register_structure_hook(int, _strict(int, "a whole number", _is_int))
+    converter.register_structure_hook(float, _strict(float, "a number", _is_number))
+    converter.register_structure_hook(str, _strict(str, "a text", lambda v: isinstance(v, str)))
+    converter.register_structure_hook(Length, lambda value, _: Length.parse(value))
+    converter.register_structure_hook_func(lambda t: get_origin(t) is Literal, _literal)
+
+    def structure_list(value: Any, kind: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"expected an array, got {show(value)}")
+        item = get_args(kind)[0]
+        result = []
+        for number, entry in enumerate(value, 1):
+            try:
+                result.append(converter.structure(entry, item))
+            except Exception as error:
+                raise ValueError(f"item {number}: {_first(error)}") from None
+        return result
+
+    converter.register_structure_hook_func(lambda t: get_origin(t) is list, structure_list)
+
+    def attrs_hook(cls: type) -> Callable[[Any, Any], Any]:
+        fields = attrs.fields(attrs.resolve_types(cls))
+        structure = make_dict_structure_fn(
+            cls,
+            converter,
+            _cattrs_detailed_validation=True,
+            **{f.name: override(struct_hook=_field_hook(converter, registry, f)) for f in fields},
+        )
+        known = [f.name for f in fields]
+        defaults = {f.name: f.metadata["slot_default"] for f in fields if isinstance(f.metadata.get("slot_default"), str)}
+
+        def hook(value: Any, _: Any) -> Any:
+            if not isinstance(value, dict):
+                raise ValueError(f"expected a table, got {show(value)}")
+            errors: list[Exception] = []
+            if unknown := [key for key in value if key not in known]:
+                errors.append(UnknownKeys(unknown, known))
+                value = {key: v for key, v in value.items() if key in known}
+            value = {**{name: {"name": default} for name, default in defaults.items()}, **value}
+            try:
+                result = structure(value, cls)
+            except cattrs.BaseValidationError as group:
+                errors.extend(group.exceptions)
+            if errors:
+                raise cattrs.ClassValidationError("", errors, cls)
+            return result
+
+        return hook
+
+    converter.register_structure_hook_factory(lambda t: attrs.has(t) and t is not Chosen, attrs_hook)
+    return converter
+
+
+def _field_hook(converter: cattrs.Converter, registry: Registry, field: attrs.Attribute) -> Callable[[Any, Any], Any]:
+    """Structure one field, then run its validator, so that a bad value is reported at its own key."""
+
+    def hook(value: Any, kind: Any) -> Any:
+        if "slot" in field.metadata:
+            default = field.metadata["slot_default"]
+            return choose(converter, registry, field.metadata["slot"], value, field.name, default)
+        if kind is Schedule:
+            result = _schedule(converter, value, field.default)
+        else:
+            result = converter.structure(value, kind)
+        if field.validator is not None:
+            field.validator(None, field, result)
+        return result
+
+    return hook
+
+
+def _schedule(converter: cattrs.Converter, value: Any, default: Any) -> Schedule:
+    if _is_number(value):
+        if isinstance(default, Schedule) and default.shape != "constant":
+            return attrs.evolve(default, peak=float(value))
+        return Schedule.constant(value)
+    if isinstance(value, dict):
+        if isinstance(default, Schedule) and "peak" not in value:
+            value = {"peak": default.peak, **value}
+        return converter.structure(value, Schedule)
+    raise ValueError(f"expected a number or a table such as {{ peak = 1e-3, end = 1e-6, warmup = \"10%\" }}, got {show(value)}")
+
+
+def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: Any, label: str, default: Any) -> Chosen:
+    """Read a table that picks a component: `name`, the options common to its kind, and the component's own."""
+    if not isinstance(table, dict):
+        raise ValueError(f"expected a table, got {show(table)}")
+    name = table.get("name", default)
+    if not isinstance(name, str):
+        if "name" in table:
+            raise AtKey("name", f"expected the name of a {kind}, got {show(name)}")
+        raise AtKey("name", f"missing; installed {kind}s: {', '.join(registry.names(kind))}")
+    try:
+        component = registry.find(kind, name)
+    except PluginError as error:
+        raise AtKey("name" if "name" in table else "", str(error)) from None
+    common = [f.name for f in attrs.fields(component.frame)] if component.frame else []
+    rest = {key: value for key, value in table.items() if key != "name" and key not in common}
+    parts: list[Any] = []
+    errors: list[Exception] = []
+    for cls, values in ((component.options, rest), (component.frame, {k: table[k] for k in common if k in table})):
+        try:
+            parts.append(converter.structure(values, cls) if cls else None)
+        except cattrs.BaseValidationError as group:
+            for error in group.exceptions:
+                if isinstance(error, UnknownKeys):
+                    error.known = ["name", *common, *error.known]
+                errors.append(error)
+    if errors:
+        raise cattrs.ClassValidationError("", errors, component.options)
+    return Chosen(label, component, parts[0], parts[1])
+
+
+def _first(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
+
+
+def problems_of(error: BaseException, path: Path_, document: Document) -> list[Problem]:
+    """Flatten an exception tree into problems with places."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            if isinstance(error, KeyError) and error.args == (note.name,):
+                return [Problem("missing", ".".join((*path, note.name)), document.place(path))]
+            path = (*path, note.name)
+            break
+    if isinstance(error, BaseExceptionGroup):
+        return [p for inner in error.exceptions for p in problems_of(inner, path, document)]
+    if isinstance(error, UnknownKeys):
+        return [
+            Problem(f"unknown key{suggestion(key, error.known)}", ".".join((*path, key)), document.place((*path, key)))
+            for key in error.keys
+        ]
+    if isinstance(error, AtKey):
+        path = (*path, error.key) if error.key else path
+    elif not isinstance(error, (ValueError, TypeError, ForbiddenExtraKeysError)):
+        raise error
+    message = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    value = error.args[3] if len(error.args) == 4 else None
+    message = ATTRS_BOUND.sub("must be ", message) + (f", got {show(value)}" if value is not None else "")
+    return [Problem(message, ".".join(path), document.place(path))]
+
+
+class _Reader:
+    """Reads the sections of one document and gathers every problem."""
+
+    def __init__(self, document: Document, registry: Registry):
+        self.document, self.registry = document, registry
+        self.converter = make_converter(registry)
+        self.problems: list[Problem] = []
+
+    def attempt(self, path: Path_, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (cattrs.BaseValidationError, AtKey, ValueError, TypeError) as error:
+            self.problems.extend(problems_of(error, path, self.document))
+            return None
+
+    def section(self, name: str, cls: type) -> Any:
+        return self.attempt((name,), lambda: self.converter.structure(self.document.data.get(name, {}), cls))
+
+    def slot(self, name: str) -> Any:
+        kind, default = SLOTS[name]
+        table = self.document.data.get(name)
+        if table is None and default is None:
+            known = ", ".join(self.registry.names(kind))
+            self.problems.append(Problem(f"missing; add [{name}] with a name ({known})", name, self.document.place(())))
+            return None
+        table = {} if table is None else table
+        return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default))
+
+    def labelled(self, name: str, wanted: list[str] | None = None) -> dict[str, Chosen]:
+        kind, listing = LABELLED[name]
+        tables = self.document.data.get(name, {})
+        if not isinstance(tables, dict):
+            self.problems.append(Problem(f"expected tables [{name}.LABEL]", name, self.document.place((name,))))
+            return {}
+        labels = wanted
+        if listing and listing in self.document.data:
+            read = lambda: self.converter.structure(self.document.data[listing], list[str])  # noqa: E731
+            labels = self.attempt((listing,), read)
+        result = {}
+        for label in tables if labels is None else labels:
+            path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
+            table = tables.get(label, {})
+            chosen = self.attempt(path, lambda t=table, n=label: choose(self.converter, self.registry, kind, t, n, n))
+            if chosen is not None:
+                result[label] = chosen
+        return result
+
+
+def to_spec(document: Document, registry: Registry) -> RunSpec:
+    """Type a document. Raises ConfigError with every problem at once."""
+    reader = _Reader(document, registry)
+    known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
+    if unknown := [key for key in document.data if key not in known]:
+        reader.problems.extend(problems_of(UnknownKeys(unknown, known), (), document))
+    sections = {name: reader.section(name, cls) for name, cls in SECTIONS.items()}
+    slots = {name: reader.slot(name) for name in SLOTS}
+    losses = reader.labelled("loss")
+    if not losses and not any(p.key.startswith("loss") for p in reader.problems):
+        hint = ", ".join(registry.names("loss")) or "none installed"
+        reader.problems.append(Problem(f"no loss; add a table [loss.NAME] ({hint}) or a recipe", "loss", document.place(())))
+    wanted: dict[str, None] = {}
+    for label, loss in losses.items():
+        for request in loss.component.requests(loss.options):
+            if request.head and request.head not in wanted:
+                wanted[request.head] = None
+                if request.head not in document.data.get("head", {}) and request.head not in registry.names("head"):
+                    message = f'there is no table [head.{request.head}] and no head component of that name'
+                    reader.problems.append(Problem(message, f"loss.{label}.head", document.place(("loss", label, "head"))))
+                    del wanted[request.head]
+    heads = reader.labelled("head", list(wanted))
+    strategies = reader.labelled("strategy", None if "strategy" in document.data else [])
+    evaluate = reader.labelled("evaluate")
+    if reader.problems:
+        raise ConfigError(_unique(reader.problems))
+    return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))
+
+
+def leaves(value: Any, path: Path_ = ()) -> typing.Iterator[tuple[Path_, Any]]:
+    """Every resolved option of a spec with its key path, components by their name."""
+    if isinstance(value, Chosen):
+        yield (*path, "name"), value.component.name
+        for part in (value.frame, value.options):
+            if part is not None:
+                yield from leaves(part, path)
+    elif isinstance(value, Length):
+        yield path, str(value) if value.unit != "steps" else int(value.amount)
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif value is not None:
+        yield path, value

@@ -1,0 +1,178 @@
+"""TOML texts -> one merged table in which every value knows where it was written."""
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+
+from dinomx_core.declare.discover import Registry
+from dinomx_core.errors import ConfigError, PluginError, Problem
+
+Path_ = tuple[str, ...]
+HEADER = re.compile(r"^\s*\[(\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
+KEY = re.compile(r"""^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
+KEY_PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*\.?""")
+POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
+
+
+@attrs.define
+class Document:
+    """Merged tables; `places` maps a key path to where it was written ("config.toml:12", "--set")."""
+
+    data: dict[str, Any]
+    places: dict[Path_, str]
+
+    def place(self, path: Path_) -> str:
+        """Where a key, or the nearest table around it, was written."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.places.get((), "")
+
+
+def split_key(text: str) -> Path_:
+    """`a."b c".d` -> ("a", "b c", "d")."""
+    return tuple(a or b or c for a, b, c in KEY_PART.findall(text))
+
+
+def locate(text: str) -> dict[Path_, int]:
+    """Line of every table header and key that starts a line; the parser itself reports positions of syntax errors only."""
+    lines: dict[Path_, int] = {}
+    table: Path_ = ()
+    depth, closing = 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if closing:
+            if closing in line:
+                closing = ""
+            continue
+        if depth == 0:
+            if header := HEADER.match(line):
+                table = split_key(header[2])
+                for length in range(1, len(table) + 1):
+                    lines.setdefault(table[:length], number)
+                continue
+            if key := KEY.match(line):
+                path = table + split_key(key[1])
+                for length in range(len(table) + 1, len(path) + 1):
+                    lines.setdefault(path[:length], number)
+                line = line[key.end() :]
+        bare = re.sub(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', "", re.sub(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'', "", line))
+        for quotes in ('"""', "'''"):
+            if quotes in line and line.count(quotes) % 2:
+                closing = quotes
+        bare = bare.partition("#")[0]
+        depth = max(0, depth + bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}"))
+    return lines
+
+
+def parse(text: str, name: str) -> Document:
+    """Read one TOML text. `name` stands before the line in messages. Raises ConfigError when it is not TOML or empty."""
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        line = getattr(error, "lineno", None)
+        message = POSITION.sub("", str(error))
+        place = f"{name}:{line}" if line else name
+        raise ConfigError([Problem(f"not valid TOML: {message}", place=place)]) from None
+    if not data:
+        raise ConfigError([Problem('the config is empty; start with `recipe = "…"` (see `dinomx plugins`)', place=name)])
+    lines = locate(text)
+    places = {path: f"{name}:{line}" for path, line in lines.items()}
+    places[()] = name
+    return Document(data, places)
+
+
+def read_text(path: Path) -> str:
+    """Text of a config file. Raises ConfigError when it is missing, a folder or not UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem("there is no such file", place=str(path))]) from None
+    except IsADirectoryError:
+        raise ConfigError([Problem("this is a folder; name the TOML file in it", place=str(path))]) from None
+    except (UnicodeDecodeError, PermissionError) as error:
+        raise ConfigError([Problem(f"cannot be read: {error}", place=str(path))]) from None
+
+
+def merge(base: Document, over: Document) -> Document:
+    """`over` on top of `base`: tables merge, arrays replace, a new `name` drops the base's keys of that table, and a number
+    over a schedule's table replaces its `peak`."""
+    places = {**base.places, (): over.places.get((), "")}
+    data = _merge(base.data, over.data, (), places, over.places)
+    return Document(data, places)
+
+
+def _merge(base: dict, over: dict, path: Path_, places: dict[Path_, str], new: dict[Path_, str]) -> dict:
+    result = dict(base)
+    if "name" in over and over["name"] != base.get("name", path[-1] if path else None) and path and path != ("run",):
+        for old in [p for p in places if p[: len(path)] == path and len(p) > len(path)]:
+            del places[old]
+        result = {}
+    for key, value in over.items():
+        here = (*path, key)
+        old_value = result.get(key)
+        if isinstance(value, dict) and isinstance(old_value, dict):
+            result[key] = _merge(old_value, value, here, places, new)
+            if here in new:
+                places[here] = new[here]
+        elif isinstance(old_value, dict) and "peak" in old_value and _is_number(value):
+            result[key] = {**old_value, "peak": value}
+            places[(*here, "peak")] = new.get(here, new.get((), ""))
+        else:
+            for old in [p for p in places if p[: len(here)] == here]:
+                del places[old]
+            result[key] = value
+            places.update({p: place for p, place in new.items() if p[: len(here)] == here})
+    return result
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def load(text: str, name: str, registry: Registry, overrides: list[str]) -> Document:
+    """A config text with its recipe below it and `--set a.b=VALUE` overrides on top."""
+    document = _with_recipe(parse(text, name), registry, ())
+    for override in overrides:
+        document = merge(document, _parse_override(override))
+    if any(override.partition("=")[0].strip() == "recipe" for override in overrides):
+        raise ConfigError([Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")])
+    return document
+
+
+def _with_recipe(document: Document, registry: Registry, above: tuple[str, ...]) -> Document:
+    recipe = document.data.pop("recipe", None)
+    if recipe is None:
+        return document
+    place = document.place(("recipe",))
+    if not isinstance(recipe, str):
+        raise ConfigError([Problem(f"expected the name of a recipe, got {recipe!r}", "recipe", place)])
+    if recipe in above:
+        raise ConfigError([Problem(f'recipe "{recipe}" builds on itself', "recipe", place)])
+    try:
+        found = registry.find("recipe", recipe)
+    except PluginError as error:
+        raise ConfigError([Problem(str(error), "recipe", place)]) from None
+    package, _, file = found.path.partition(":")
+    text = (resources.files(package) / file).read_text("utf-8")
+    below = _with_recipe(parse(text, f"recipe {recipe}"), registry, (*above, recipe))
+    return merge(below, document)
+
+
+def _parse_override(override: str) -> Document:
+    key, equals, value = override.partition("=")
+    place = f"--set {override}"
+    path = split_key(key)
+    if not equals or not path:
+        raise ConfigError([Problem("expected KEY=VALUE, such as optimizer.lr=1e-4", place=place)])
+    try:
+        parsed = tomli.loads(f"value = {value}")["value"]
+    except tomli.TOMLDecodeError:
+        parsed = value.strip()
+    data: Any = parsed
+    for part in reversed(path):
+        data = {part: data}
+    return Document(data, {path: place, (): place})

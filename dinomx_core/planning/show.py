@@ -1,0 +1,50 @@
+"""A plan as text."""
+
+from collections.abc import Iterator
+
+from dinomx_core.planning.plan import Plan
+
+
+def amount(number: float, unit: str = "") -> str:
+    """1234567 -> "1.23 M"."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:g} {unit}".rstrip()
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan for a reader: what will happen, what it costs, every value with its source, warnings last."""
+    spec, batch, run = plan.spec, plan.batch, plan.spec.run
+    yield f"Plan of {run.name}: {', '.join(spec.losses)} on {spec.backbone.component.name}, into {plan.run_dir}"
+    yield ""
+    yield (
+        f"  data        {plan.data.count} images, {plan.data.channels} channels"
+        + (f", {len(plan.data.classes)} classes" if plan.data.classes else ", no labels")
+    )
+    yield f"  steps       {plan.steps} ({run.steps}) = {plan.passes:.1f} passes over the data"
+    yield (
+        f"  batch       {batch.images} images a step = {batch.world_size} process(es) x {batch.accumulation} accumulated x "
+        f"{batch.micro}"
+    )
+    scaled = f" (given {spec.optimizer.lr.peak:g} x {plan.lr_scale:g}, {spec.optimizer.scaling})" if plan.lr_scale != 1 else ""
+    yield f"  lr          {plan.curves['optimizer.lr'].peak:g}{scaled}"
+    yield f"  precision   {run.precision} on {plan.device}, {plan.env.cores} cores"
+    for view in plan.views:
+        yield f"  view        {view.name}: {view.count} x {view.size} px, {plan.backbone.tokens(view.size)} tokens each"
+    yield f"  backbone    {amount(plan.backbone.parameters)} parameters"
+    for label, head in plan.heads.items():
+        yield f"  head        {label}: {amount(head.parameters)} parameters, {head.outputs} outputs"
+    yield f"  compute     {amount(plan.cost.flops, 'FLOP')} a step"
+    yield f"  memory      about {amount(plan.cost.memory_bytes, 'B')} (estimate), {amount(plan.cost.activation_bytes, 'B')} of it activations"
+    yield ""
+    yield "Schedules (by step)"
+    for key, curve in plan.curves.items():
+        yield f"  {key:<34} {curve}  [first {curve.at(0):g}, last {curve.at(plan.steps - 1):g}]"
+    yield ""
+    yield "Values and where they came from"
+    for value in plan.values:
+        yield f"  {value.key:<42} {value.value!s:<24} {value.source}"
+    if plan.warnings:
+        yield ""
+        yield from (f"warning: {warning}" for warning in plan.warnings)

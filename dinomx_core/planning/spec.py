@@ -1,0 +1,123 @@
+"""The attrs classes of a config. `convert` fills them; field docs go into the generated reference."""
+
+from typing import Any, Literal
+
+import attrs
+
+from dinomx_core.declare.values import (
+    Chosen,
+    Length,
+    Schedule,
+    as_schedule,
+    fraction,
+    not_negative,
+    option,
+    positive,
+    schedule_of,
+)
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+def named(instance: Any, attribute: Any, value: str) -> None:
+    """attrs validator: a name that can be a folder."""
+    if not value or "/" in value or "\\" in value or value in (".", ".."):
+        raise ValueError(f"must be a plain folder name, got {value!r}")
+
+
+def whole_run(instance: Any, attribute: Any, value: Length) -> None:
+    """attrs validator: a length that can be the run's own."""
+    if value.unit == "%" or value.amount <= 0:
+        raise ValueError(f'must be steps (20000) or passes over the data ("100 passes"), more than none, got "{value}"')
+
+
+@attrs.frozen
+class RunOptions:
+    """The run as a whole."""
+
+    steps: Length = attrs.field(
+        converter=Length.parse, validator=whole_run, metadata={"doc": 'optimisation steps, or "100 passes" over the data'}
+    )
+    batch_size: int = option(doc="images a step, over all ranks and accumulation", check=positive)
+    name: str = option("run", "folder of the run below `out` (default: the config file's name)", check=named)
+    out: str = option("runs", "folder that holds run folders")
+    accumulation: int = option(1, "forward and backward passes (micro-batches) a step", check=positive)
+    precision: Precision = option("float32", "number type of matrix work; weights stay float32")
+    seed: int = option(0, "every random draw follows from it", check=not_negative)
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train; auto: a GPU if there is one")
+    activation_checkpointing: bool = option(False, "recompute blocks in the backward pass: less memory, more time")
+    threads: int = option(0, "CPU threads of a process; 0: as many as there are cores", check=not_negative)
+
+
+@attrs.frozen
+class LoaderOptions:
+    """How training images reach the loop. None of it changes what is computed but `shuffle`."""
+
+    workers: int = option(1, "processes that read and augment; 0: the training process itself", check=not_negative)
+    prefetch: int = option(2, "batches that each worker prepares ahead", check=positive)
+    shuffle: bool = option(True, "a new random order every pass; false: always the data set's own order")
+
+
+ClipScope = Literal["tensor", "network", "global"]
+
+
+@attrs.frozen
+class OptimizerOptions:
+    """AdamW, its schedules and its parameter groups."""
+
+    lr: Schedule = attrs.field(
+        converter=as_schedule, validator=schedule_of(not_negative), metadata={"doc": "learning rate; its peak is scaled by `scaling`"}
+    )
+    weight_decay: Schedule = option(Schedule.constant(0.04), "decoupled decay; none on biases and 1-D parameters", check=schedule_of(not_negative))
+    scaling: Literal["none", "linear", "sqrt"] = option("none", "how the lr's peak grows with batch_size / scaling_batch")
+    scaling_batch: int = option(256, "batch size that the lr was given for", check=positive)
+    betas: list[float] = option([0.9, 0.999], "AdamW's two averaging factors", check=fraction)
+    eps: float = option(1e-8, "AdamW's epsilon", check=positive)
+    clip: float = option(0.0, "largest gradient norm; 0: no clipping", check=not_negative)
+    clip_scope: ClipScope = option("global", "what one norm covers: a tensor (DINO), a network, i.e. the backbone or one head (DINOv2, DINOv3), or all")
+    layer_decay: float = option(1.0, "lr factor from a block to the one below it", check=fraction)
+    patch_embed_lr: float = option(1.0, "lr factor of the patch projection", check=not_negative)
+    freeze_last_layer: Length = option(Length(0), "stretch in which the heads' last layer does not change")
+    freeze_last_layer_by: Literal["gradient", "lr"] = option("gradient", "gradient: dropped after clipping (DINO); lr: set to 0, moments still move (DINOv2, DINOv3)")
+
+
+@attrs.frozen
+class LogOptions:
+    """What is shown while training."""
+
+    every: Length = option(Length(10), "stretch between two plain progress lines (a terminal is always live)")
+
+
+@attrs.frozen
+class RunSpec:
+    """A whole config, every component picked and every option typed."""
+
+    run: RunOptions
+    data: Chosen
+    backbone: Chosen
+    augmentation: Chosen
+    optimizer: OptimizerOptions
+    losses: dict[str, Chosen]
+    heads: dict[str, Chosen]
+    strategies: dict[str, Chosen]
+    teacher: Chosen
+    parallelism: Chosen
+    evaluate: dict[str, Chosen]
+    loader: LoaderOptions
+    log: LogOptions
+
+
+SECTIONS = {"run": RunOptions, "loader": LoaderOptions, "optimizer": OptimizerOptions, "log": LogOptions}
+SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there)
+    "data": ("dataset", None),
+    "backbone": ("backbone", None),
+    "augmentation": ("augmentation", None),
+    "teacher": ("strategy", "ema"),
+    "parallelism": ("parallelism", "single"),
+}
+LABELLED = {  # table of tables -> (kind, key listing the active ones in order, or None)
+    "loss": ("loss", "losses"),
+    "head": ("head", None),
+    "strategy": ("strategy", "strategies"),
+    "evaluate": ("evaluator", None),
+}

@@ -1,0 +1,1 @@
+"""What obeys the plan. torch lives here, in `builtin` and in plugins."""

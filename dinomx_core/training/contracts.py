@@ -1,0 +1,304 @@
+"""The interfaces between the core and plugins. Shapes: B images, V crops a view, C channels, N patches, T tokens, D width, K outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dinomx_core.declare.components import HeadShape, Masking, Preprocessing, Request
+from dinomx_core.training.streams import Stream
+
+if TYPE_CHECKING:
+    from dinomx_core.training.network import Network
+
+Outputs = Mapping[Request, Any]
+Scheduled = Mapping[str, float]
+
+
+@dataclass
+class Tokens:
+    """What a backbone returns, with each sort of token apart so that registers can never be taken for patches.
+
+    cls (B, D) or None; registers (B, R, D); patches (B, N, D); grid (c, h, w) with N = c * h * w (c is 1 but for
+    backbones with tokens a channel).
+    """
+
+    cls: Tensor | None
+    registers: Tensor
+    patches: Tensor
+    grid: tuple[int, int, int]
+
+    @property
+    def summary(self) -> Tensor:
+        """One vector an image (B, D): the CLS token, or the patches' mean where there is none."""
+        return self.patches.mean(1) if self.cls is None else self.cls
+
+
+@dataclass
+class Hidden:
+    """Tokens on their way through the blocks.
+
+    x (B, T, D); prefix: tokens before the patches; grid as in `Tokens`; context: keyword arguments for every block
+    (rotary positions, for example).
+    """
+
+    x: Tensor
+    prefix: int
+    grid: tuple[int, int, int]
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+class Backbone(nn.Module, ABC):
+    """Pixels to tokens in three moves, `embed`, `blocks`, `finish`, on which freezing, sharding and pictures all stand.
+
+    `roles` names the parts within one block by what they do ("query", "key", "value", "output", "mlp", "norm"), as module
+    names relative to the block; `embeddings` are the parameters' names before the first block.
+    """
+
+    width: int
+    patch_size: int
+    roles: Mapping[str, tuple[str, ...]]
+
+    @abstractmethod
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """pixels (B, C, H, W), mask (B, N) bool: masked patches become the mask token. Positions are added here."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks, each called as `block(x, **context)` -> x (B, T, D)."""
+
+    @abstractmethod
+    def finish(self, hidden: Hidden) -> Tokens:
+        """The final norm, and the parts told apart."""
+
+    @abstractmethod
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter for layer-wise decay: 0 embeddings, i + 1 block i, number of blocks + 1 after them."""
+
+    @abstractmethod
+    def is_patch_embedding(self, name: str) -> bool:
+        """Whether a parameter belongs to the patch projection."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write a folder that `transformers.AutoModel.from_pretrained` opens."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Take the weights of such a folder; raises DataError unless all of them fit."""
+
+    checkpoint_blocks: bool = False
+
+    def forward(self, pixels: Tensor, mask: Tensor | None = None, masking: Masking = "none", layers: int = 1) -> Any:
+        """pixels (B, C, H, W) -> `Tokens`, or a tuple of the last `layers` blocks' `Tokens` where that is more than 1.
+
+        With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many.
+        """
+        hidden = self.embed(pixels, mask if masking == "replace" else None)
+        if masking == "drop":
+            if mask is None:
+                raise ValueError("masking 'drop' needs a mask")
+            hidden = drop_masked(hidden, mask)
+        taken: list[Tokens] = []
+        first = len(self.blocks) - layers
+        for index, block in enumerate(self.blocks):
+            if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
+                hidden.x = torch.utils.checkpoint.checkpoint(block, hidden.x, use_reentrant=False, **hidden.context)
+            else:
+                hidden.x = block(hidden.x, **hidden.context)
+            if index >= first:
+                taken.append(self.finish(hidden))
+        return taken[0] if layers == 1 else tuple(taken)
+
+
+def drop_masked(hidden: Hidden, mask: Tensor) -> Hidden:
+    """Keep the prefix and the patches that are not masked; the grid becomes (1, 1, kept)."""
+    kept = (~mask).sum(1)
+    if bool((kept != kept[0]).any()):
+        raise ValueError(f"masking 'drop' needs as many masked patches in every image, got {mask.sum(1).tolist()}")
+    prefix, patches = hidden.x[:, : hidden.prefix], hidden.x[:, hidden.prefix :]
+    patches = patches[~mask].view(len(patches), int(kept[0]), -1)
+    return Hidden(torch.cat([prefix, patches], 1), hidden.prefix, (1, 1, int(kept[0])), hidden.context)
+
+
+@dataclass
+class Item:
+    """One image of a data set.
+
+    image (C, H, W): uint8 or uint16 over the type's whole range, or float32 over 0..1. label: class number or None.
+    """
+
+    image: Tensor
+    label: int | None = None
+    id: str = ""
+
+
+class Dataset(ABC):
+    """Images by number. Reading is stateless, so that any worker may read any image."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Item: ...
+
+
+@dataclass
+class Views:
+    """A batch: named sets of crops.
+
+    pixels[view] (V, B, C, H, W) normalised float32; masks[view] (V, B, N) bool, True where masked; boxes[view] (V, B, 4)
+    float32: top, left, height, width of the crop in pixels of its image (negative width: flipped); labels (B,) int64,
+    -1 where there is none; index (B,) int64: position in the data set.
+    """
+
+    pixels: dict[str, Tensor]
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    boxes: dict[str, Tensor] = field(default_factory=dict)
+    labels: Tensor | None = None
+    index: Tensor | None = None
+
+    def to(self, device: torch.device) -> Views:
+        """The same batch on a device."""
+        move = lambda tensors: {k: t.to(device, non_blocking=True) for k, t in tensors.items()}  # noqa: E731
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index)
+
+    def pin_memory(self) -> Views:
+        """For the loader: the same batch in page-locked memory."""
+        pin = lambda tensors: {k: t.pin_memory() for k, t in tensors.items()}  # noqa: E731
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return Views(pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index)
+
+
+@dataclass
+class Crop:
+    """One crop of one image: pixels (C, H, W) normalised, and where it came from (see `Views.boxes`)."""
+
+    pixels: Tensor
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    mask: Tensor | None = None
+
+
+class Augmentation(ABC):
+    """Makes views. Every random number comes from the stream it is given."""
+
+    @abstractmethod
+    def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
+        """The crops of one image, by view."""
+
+
+class Target(nn.Module, ABC):
+    """Teacher logits to probabilities. What it keeps is a buffer, so it is saved with the run."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor, temperature: float) -> Tensor:
+        """logits (M, K) -> probabilities (M, K), float32."""
+
+    def after_step(self, parallelism: Parallelism) -> None:
+        """Called once a step, after the optimiser: update what is kept from what was seen, over all ranks."""
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss may know when it is built."""
+
+    heads: Mapping[str, HeadShape]
+    width: int
+    build_target: Callable[[Any, int], Target]
+
+
+@dataclass
+class LossResult:
+    """A scalar to minimise, and numbers to log beside it."""
+
+    value: Tensor
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+
+
+class Loss(nn.Module, ABC):
+    """An objective on the forward results it requested; buffers and parameters of its own are saved with the run."""
+
+    @abstractmethod
+    def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
+        """outputs[request] is (V, B, K) for "cls" heads, (V, B, N, K) for "patches", (M, K) for "masked", else `Tokens`
+        of V * B images. `values` holds this loss's scheduled options by name."""
+
+    def after_step(self, parallelism: Parallelism) -> None:
+        """Called once a step, after the optimiser. The default updates every `Target` inside."""
+        for module in self.modules():
+            if isinstance(module, Target):
+                module.after_step(parallelism)
+
+
+@dataclass
+class Teacher:
+    """The network that is learnt from, and the (student, teacher) tensor pairs that an average keeps together."""
+
+    network: Network
+    pairs: list[tuple[Tensor, Tensor]]
+
+
+class Strategy(ABC):  # noqa: B024 - every moment has a default
+    """Acts at named moments; a strategy overrides those it needs."""
+
+    def adapt(self, backbone: Backbone) -> None:
+        """Change the student's backbone before heads and teacher are made."""
+        return None
+
+    def teacher(self, student: Network, make: Callable[[], Network]) -> Teacher | None:
+        """Supply the teacher; None leaves it to the next strategy. `make()` builds an untrained network of the teacher's heads."""
+        return None
+
+    def after_step(self, teacher: Teacher, values: Scheduled) -> None:
+        """Called once a step, after the optimiser, with this strategy's scheduled options by name."""
+        return None
+
+
+class Parallelism(ABC):
+    """Owns processes, and everything that crosses them."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @abstractmethod
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """Make a module's forward and backward span the processes."""
+
+    @abstractmethod
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor summed over processes."""
+
+    @abstractmethod
+    def norms(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """The 2-norm of each group of gradients, taken over the group as if it were one vector."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave no process behind."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen view of a backbone for evaluation: items in, tokens out, without touching the run."""
+
+    backbone: Backbone
+    preprocessing: Preprocessing
+    device: torch.device
+    encode: Callable[[Iterable[Item]], Tokens]
+
+
+class Evaluator(ABC):
+    """Measures a model. Draws from streams of its own."""
+
+    @abstractmethod
+    def evaluate(self, encoder: Encoder) -> dict[str, float]:
+        """Figures by name, such as {"accuracy@20": 0.71}."""

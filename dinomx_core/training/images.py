@@ -1,0 +1,51 @@
+"""Image files and arrays -> (C, H, W) tensors in their own depth."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from dinomx_core.errors import DataError
+from dinomx_core.training.pixels import grey, to_float
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """(H, W) or (H, W, C) of uint8, uint16, bool or float -> (C, H, W) of uint8, uint16 or float32. Raises DataError for other types."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3:
+        raise DataError(f"an image has 2 or 3 dimensions, not {array.ndim}")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    elif array.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"pixels of type {array.dtype} have no declared range; convert to uint8, uint16 or float over 0..1")
+    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """A file as (C, H, W): uint8, or uint16 for 16-bit grey. Raises DataError naming the file when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I;16", "I;16L", "I;16B"):
+                return to_tensor(np.asarray(image).astype(np.uint16))
+            if image.mode not in ("L", "RGB", "F"):
+                image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+            return to_tensor(np.array(image))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image: {error}") from None
+
+
+def to_channels(image: torch.Tensor, channels: int) -> torch.Tensor:
+    """Grey to three equal channels, or three to their luma; other mixes raise DataError."""
+    have = image.shape[0]
+    if have == channels:
+        return image
+    if have == 1:
+        return image.expand(channels, -1, -1)
+    if have == 3 and channels == 1:
+        full = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
+        return grey(to_float(image)).mul(full).round_().to(image.dtype) if full > 1 else grey(image)
+    raise DataError(f"an image of {have} channels cannot become one of {channels}")

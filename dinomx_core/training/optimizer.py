@@ -1,0 +1,124 @@
+"""AdamW over parameter groups, clipping by scope, the finite check, and the loss scale of fp16."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dinomx_core.declare.components import Request
+from dinomx_core.errors import TrainingError
+from dinomx_core.planning.spec import OptimizerOptions
+from dinomx_core.training.contracts import Loss, Parallelism
+from dinomx_core.training.network import Network
+
+
+def last_layer_parameters(network: Network) -> list[nn.Parameter]:
+    """Trainable parameters of the heads' `last_layer`, where a head has one."""
+    layers = [getattr(head, "last_layer", None) for head in network.heads.values()]
+    return [p for layer in layers if layer is not None for p in layer.parameters() if p.requires_grad]
+
+
+def parameter_groups(student: Network, losses: Mapping[str, Loss], options: OptimizerOptions) -> list[dict]:
+    """Trainable parameters by (lr factor, decayed or not, last layer or not).
+
+    Biases and 1-D parameters are not decayed; class, position and mask tokens are (as in the three references). Layer-wise
+    decay: embeddings decay^(L+1), block i decay^(L-i), everything after the blocks 1.
+    """
+    frozen_last = {id(p) for p in last_layer_parameters(student)}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    for factor, parameter in _with_lr_factor(student, losses, options):
+        decayed = parameter.ndim > 1
+        groups.setdefault((factor, decayed, id(parameter) in frozen_last), []).append(parameter)
+    return [
+        {"params": parameters, "lr_factor": factor, "decayed": decayed, "last_layer": last}
+        for (factor, decayed, last), parameters in groups.items()
+    ]
+
+
+def _with_lr_factor(
+    student: Network, losses: Mapping[str, Loss], options: OptimizerOptions
+) -> Iterator[tuple[float, nn.Parameter]]:
+    backbone = student.backbone
+    top = len(backbone.blocks) + 1
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad:
+            factor = options.layer_decay ** (top - backbone.layer_of(name))
+            if backbone.is_patch_embedding(name):
+                factor *= options.patch_embed_lr
+            # A bias that is stored with more dimensions (a 1x1xD shift) is still a bias: it is told by its name.
+            yield factor, parameter
+    for module in (student.heads, *losses.values()):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                yield 1.0, parameter
+
+
+class Optimizer:
+    """One optimiser step as the plan says it: unscale, clip, drop the last layer's gradients, check, update."""
+
+    def __init__(
+        self,
+        student: Network,
+        losses: Mapping[str, Loss],
+        options: OptimizerOptions,
+        freeze_last_layer: int,
+        parallelism: Parallelism,
+        fp16: bool,
+    ):
+        self.options, self.parallelism, self.freeze_last_layer = options, parallelism, freeze_last_layer
+        groups = parameter_groups(student, losses, options)
+        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=tuple(options.betas), eps=options.eps, fused=True)
+        self.scaler = torch.amp.GradScaler(parallelism.device.type, enabled=fp16)
+        self.last_layer = last_layer_parameters(student)
+        scopes = [list(module.parameters()) for module in (*student.parts().values(), *losses.values())]
+        self.scopes = [[p for p in scope if p.requires_grad] for scope in scopes]
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro-batch."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, step: int, lr: float, weight_decay: float) -> float:
+        """Update the weights. Returns the gradient norm before clipping; raises TrainingError when it is not finite."""
+        frozen = step < self.freeze_last_layer
+        for group in self.adamw.param_groups:
+            still = frozen and group["last_layer"] and self.options.freeze_last_layer_by == "lr"
+            group["lr"] = 0.0 if still else lr * group["lr_factor"]
+            group["weight_decay"] = weight_decay if group["decayed"] else 0.0
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.adamw)
+        norm = self._clip()
+        if frozen and self.options.freeze_last_layer_by == "gradient":
+            for parameter in self.last_layer:
+                parameter.grad = None
+        if self.scaler.is_enabled():
+            self.scaler.step(self.adamw)  # leaves the step out when a gradient overflowed, and lowers the scale
+            self.scaler.update()
+        elif not norm < float("inf"):
+            raise TrainingError(
+                f"step {step}: the gradient is not finite ({norm}); lower optimizer.lr, lengthen its warm-up, or train in float32"
+            )
+        else:
+            self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def _clip(self) -> float:
+        grads = [[p.grad for p in scope if p.grad is not None] for scope in self.scopes]
+        if self.options.clip_scope == "tensor":
+            groups = [[grad] for scope in grads for grad in scope]
+        elif self.options.clip_scope == "network":
+            groups = [scope for scope in grads if scope]
+        else:
+            groups = [[grad for scope in grads for grad in scope]]
+        norms = torch.stack(self.parallelism.norms(groups))
+        if self.options.clip > 0:
+            factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
+            for group, factor in zip(groups, factors.tolist()):
+                if factor < 1.0:
+                    torch._foreach_mul_(group, factor)
+        return float(norms.norm())
+
+
+def trainable(requests: tuple[Request, ...]) -> set[str]:
+    """Labels of the heads that the student trains."""
+    return {r.head for r in requests if r.network == "student" and r.head}

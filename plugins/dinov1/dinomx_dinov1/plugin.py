@@ -1,0 +1,149 @@
+"""Declarations: DINO's loss, target, head, backbone and recipes."""
+
+from typing import Literal
+
+import attrs
+
+from dinomx_core import (
+    Backbone,
+    BackboneShape,
+    Chosen,
+    Draft,
+    Head,
+    HeadShape,
+    Length,
+    Loss,
+    Recipe,
+    Request,
+    Schedule,
+    Target,
+    fraction,
+    hookimpl,
+    not_negative,
+    option,
+    positive,
+    schedule_of,
+    slot,
+)
+
+
+@attrs.frozen
+class Centering:
+    """Teacher logits minus a running mean, sharpened by the temperature (Caron et al. 2021, equation 4)."""
+
+    momentum: float = option(0.9, "share of the centre that is kept each step", check=fraction)
+
+
+@attrs.frozen
+class Dino:
+    """Cross-entropy between teacher and student class tokens of different crops (Caron et al. 2021, equation 2)."""
+
+    head: str = option("dino", "label of the head that makes the logits")
+    target: Chosen = slot("target", "centering", "how teacher logits become probabilities")
+    student_temperature: float = option(0.1, "divides the student's logits", check=positive)
+    teacher_temperature: Schedule = option(
+        Schedule(start=0.04, peak=0.07, warmup=Length(10, "%")), "divides the teacher's logits", check=schedule_of(positive)
+    )
+    global_view: str = option("global", "crops that the teacher sees, and the student too")
+    local_view: str = option("local", 'crops that only the student sees; "": none')
+
+
+def dino_requests(options: Dino) -> list[Request]:
+    """Class tokens through the head: the student's of every crop, the teacher's of the global ones."""
+    views = [view for view in (options.global_view, options.local_view) if view]
+    return [
+        *(Request("student", view, head=options.head) for view in views),
+        Request("teacher", options.global_view, head=options.head),
+    ]
+
+
+def check_dino(options: Dino, draft: Draft) -> list[str]:
+    """There must be a pair of different crops to compare."""
+    counts = {view.name: view.count for view in draft.views}
+    if counts.get(options.global_view, 0) + counts.get(options.local_view, 0) < 2:
+        return [f'compares different crops of an image, and there is only one; make two "{options.global_view}" crops or add local ones']
+    return []
+
+
+@attrs.frozen
+class DinoHead:
+    """MLP, L2 norm, and a weight-normed layer of prototypes (Caron et al. 2021, appendix C)."""
+
+    prototypes: int = option(65536, "outputs K", check=positive)
+    hidden: int = option(2048, "width of the hidden layers", check=positive)
+    bottleneck: int = option(256, "width before the prototypes", check=positive)
+    layers: int = option(3, "linear layers before the prototypes", check=positive)
+    train_magnitude: bool = option(False, "train the length of each prototype (DINOv2) or keep it at 1 (DINO)")
+
+
+def head_shape(options: DinoHead, width: int) -> HeadShape:
+    """Parameters of the MLP, the prototypes' directions and their lengths."""
+    widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
+    mlp = sum(a * b + b for a, b in zip(widths, widths[1:]))
+    return HeadShape(options.prototypes, mlp + options.prototypes * (options.bottleneck + 1))
+
+
+@attrs.frozen
+class ViT:
+    """A vision transformer from scratch on `transformers.ViTModel`, any image size and channel count."""
+
+    width: int = option(384, "features of a token", check=positive)
+    depth: int = option(12, "blocks", check=positive)
+    heads: int = option(6, "attention heads of a block", check=positive)
+    mlp_ratio: float = option(4.0, "hidden width of a block's MLP over `width`", check=positive)
+    patch_size: int = option(16, "side of a patch in pixels", check=positive)
+    image_size: int = option(0, "side in pixels that the position grid is made for; 0: the global crops'", check=not_negative)
+    positions: Literal["size", "offset"] = option(
+        "size", "interpolation to other grids: by target size, or by a scale with 0.1 added as DINO's code has it"
+    )
+    drop_path: float = option(0.1, "probability that the last block's branches are skipped; linear in depth from 0", check=fraction)
+    qkv_bias: bool = option(True, "biases on query, key and value")
+    mask_token: bool = option(False, "a learnt token for masked patches")
+    layer_norm_eps: float = option(1e-6, "epsilon of the layer norms", check=positive)
+
+
+def vit_shape(options: ViT, channels: int, image_size: int) -> BackboneShape:
+    """Sizes and the exact number of parameters."""
+    d, p = options.width, options.patch_size
+    mlp = round(d * options.mlp_ratio)
+    patches = ((options.image_size or image_size) // p) ** 2
+    embed = channels * p * p * d + d + d + (patches + 1) * d + (d if options.mask_token else 0)
+    attention = 4 * d * d + d + (3 * d if options.qkv_bias else 0)
+    block = attention + 2 * d * mlp + mlp + d + 4 * d
+    return BackboneShape(d, options.depth, options.heads, mlp, p, channels, 1, embed + options.depth * block + 2 * d)
+
+
+def check_vit(options: ViT, draft: Draft) -> list[str]:
+    """Heads divide the width; the position grid is a whole number of patches."""
+    problems = []
+    if options.width % options.heads:
+        problems.append(f"width {options.width} does not divide over {options.heads} heads")
+    if options.image_size % options.patch_size:
+        problems.append(f"image_size {options.image_size} is not a multiple of patch_size {options.patch_size}")
+    return problems
+
+
+@hookimpl
+def dinomx_losses():
+    yield Loss("dino", Dino, "dinomx_dinov1.loss:DinoLoss", requests=dino_requests, check=check_dino)
+
+
+@hookimpl
+def dinomx_targets():
+    yield Target("centering", Centering, "dinomx_dinov1.target:CenteringTarget")
+
+
+@hookimpl
+def dinomx_heads():
+    yield Head("dino", DinoHead, "dinomx_dinov1.head:DinoHead", shape=head_shape)
+
+
+@hookimpl
+def dinomx_backbones():
+    yield Backbone("vit", ViT, "dinomx_dinov1.backbone:ViTBackbone", shape=vit_shape, check=check_vit)
+
+
+@hookimpl
+def dinomx_recipes():
+    yield Recipe("dinov1", "dinomx_dinov1:recipes/dinov1.toml", "DINO ViT-S/16 with the paper's values (100 epochs of ImageNet-1k)")
+    yield Recipe("dinov1-small", "dinomx_dinov1:recipes/dinov1-small.toml", "DINO for small images, small data and a CPU")
