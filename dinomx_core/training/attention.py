@@ -1,5 +1,7 @@
-"""The attention that backbones on transformers' attention interface run with."""
+"""The attention that backbones on transformers' attention interface run with, and a way to look at it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 NAME = "dinomx_sdpa"
+_recordings: list[list[Tensor]] = []
 
 
 def attention(
@@ -27,9 +30,23 @@ def attention(
     narrow = query.dtype
     if query.device.type == "cpu" and narrow != torch.float64:
         query, key, value = query.float(), key.float(), value.float()
+    for maps in _recordings:
+        scores = query @ key.transpose(-2, -1) * (scaling or query.shape[-1] ** -0.5)
+        maps.append((scores if attention_mask is None else scores + attention_mask).softmax(-1).detach())
     with torch.autocast(query.device.type, enabled=False):
         result = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout, scale=scaling)
     return result.transpose(1, 2).to(narrow), None
+
+
+@contextmanager
+def recorded() -> Iterator[list[Tensor]]:
+    """Within it, every attention that runs adds its weights (B, H, T, T) to the list, in order."""
+    maps: list[Tensor] = []
+    _recordings.append(maps)
+    try:
+        yield maps
+    finally:
+        _recordings.remove(maps)
 
 
 AttentionInterface.register(NAME, attention)

@@ -1,13 +1,13 @@
 """AdamW over parameter groups, clipping by scope, the finite check, and the loss scale of fp16."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomx_core.declare.components import Request
 from dinomx_core.errors import TrainingError
-from dinomx_core.planning.spec import OptimizerOptions
+from dinomx_core.planning.spec import ClipScope, OptimizerOptions
 from dinomx_core.training.contracts import Loss, Parallelism
 from dinomx_core.training.network import Network
 
@@ -45,12 +45,34 @@ def _with_lr_factor(
             factor = options.layer_decay ** (top - backbone.layer_of(name))
             if backbone.is_patch_embedding(name):
                 factor *= options.patch_embed_lr
-            # A bias that is stored with more dimensions (a 1x1xD shift) is still a bias: it is told by its name.
             yield factor, parameter
     for module in (student.heads, *losses.values()):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 yield 1.0, parameter
+
+
+def clip_scopes(student: Network, losses: Mapping[str, Loss], scope: ClipScope) -> list[list[nn.Parameter]]:
+    """Trainable parameters by what one clipping norm covers.
+
+    In the reference codes query, key and value are one tensor; "tensor" keeps them together wherever a model has them apart.
+    """
+    parts = [list(module.named_parameters()) for module in (*student.parts().values(), *losses.values())]
+    parts = [[(name, p) for name, p in part if p.requires_grad] for part in parts]
+    if scope == "network":
+        return [[p for _, p in part] for part in parts]
+    if scope == "global":
+        return [[p for part in parts for _, p in part]]
+    backbone = student.backbone
+    together = tuple(f".{m}" for role in ("query", "key", "value") for m in backbone.roles.get(role, ()))
+    scopes: dict[Any, list[nn.Parameter]] = {}
+    for number, part in enumerate(parts):
+        for name, parameter in part:
+            module, _, leaf = name.rpartition(".")
+            inside = number == 0 and together and module.endswith(together)
+            key = (backbone.layer_of(name), leaf) if inside else (number, name)
+            scopes.setdefault(key, []).append(parameter)
+    return list(scopes.values())
 
 
 class Optimizer:
@@ -70,8 +92,7 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=tuple(options.betas), eps=options.eps, fused=True)
         self.scaler = torch.amp.GradScaler(parallelism.device.type, enabled=fp16)
         self.last_layer = last_layer_parameters(student)
-        scopes = [list(module.parameters()) for module in (*student.parts().values(), *losses.values())]
-        self.scopes = [[p for p in scope if p.requires_grad] for scope in scopes]
+        self.scopes = clip_scopes(student, losses, options.clip_scope)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro-batch."""
@@ -103,13 +124,8 @@ class Optimizer:
         return norm
 
     def _clip(self) -> float:
-        grads = [[p.grad for p in scope if p.grad is not None] for scope in self.scopes]
-        if self.options.clip_scope == "tensor":
-            groups = [[grad] for scope in grads for grad in scope]
-        elif self.options.clip_scope == "network":
-            groups = [scope for scope in grads if scope]
-        else:
-            groups = [[grad for scope in grads for grad in scope]]
+        scopes = ([p.grad for p in scope if p.grad is not None] for scope in self.scopes)
+        groups = [scope for scope in scopes if scope]
         norms = torch.stack(self.parallelism.norms(groups))
         if self.options.clip > 0:
             factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
@@ -117,8 +133,3 @@ class Optimizer:
                 if factor < 1.0:
                     torch._foreach_mul_(group, factor)
         return float(norms.norm())
-
-
-def trainable(requests: tuple[Request, ...]) -> set[str]:
-    """Labels of the heads that the student trains."""
-    return {r.head for r in requests if r.network == "student" and r.head}

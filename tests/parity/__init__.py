@@ -1,0 +1,1 @@
+"""Replays of what the reference codes recorded."""
