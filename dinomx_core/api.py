@@ -15,8 +15,10 @@ from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.discover import discover
 from dinomx_core.errors import DataError
 from dinomx_core.planning import document
-from dinomx_core.planning.convert import make_converter, to_spec
-from dinomx_core.planning.plan import Env, Plan, make_plan
+from dinomx_core.planning.convert import make_converter
+from dinomx_core.planning.plan import Env, Plan
+from dinomx_core.planning.planner import make_plan
+from dinomx_core.planning.reader import to_spec
 from dinomx_core.progress import Progress, Silent
 
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Argument(help="TOML file of the run", show_default=False)]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set optimizer.lr=1e-4")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set optimizer.lr=1e-4")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder that holds run folders (instead of run.out)")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
@@ -34,7 +36,9 @@ def run(
     config: Config,
     set_: Settings = None,
     out: Out = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of the same name and start anew")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete a run of the same name and start anew")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:
     """Train as the config says."""

@@ -1,10 +1,16 @@
-"""What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
-import time
+from collections import deque
 from typing import Any, Protocol, TextIO
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
 from dinomx_core.planning.plan import Plan
+
+RECENT = 50  # steps that the shown rate is the mean of, so that it neither jumps nor lags
 
 
 class Progress(Protocol):
@@ -47,47 +53,43 @@ def clock(seconds: float) -> str:
 
 
 class TextProgress:
-    """Steps, loss, images a second and time left; rates are means over the last steps, so that they neither jump nor lag."""
+    """Step, loss, learning rate, images a second and time left, and a line that stays for each evaluation."""
 
     def __init__(self, out: TextIO | None = None):
         self.out = out or sys.stderr
-        self.live = self.out.isatty()
+        self.bar: Bar | None = None
 
     def start(self, plan: Plan) -> None:
-        """Note how many steps there are and how often to speak."""
+        """Note how many steps there are and how often to speak; on a terminal, start the bar."""
         self.steps, self.every = plan.steps, max(1, plan.lengths["log.every"])
-        self.recent: list[tuple[float, float]] = []
-        self.shown = 0.0
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        if self.out.isatty():
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"))
+            self.bar = Bar(*columns, console=Console(file=self.out), expand=True)
+            self.task = self.bar.add_task("starting", total=plan.steps)
+            self.bar.start()
 
     def step(self, row: dict[str, Any]) -> None:
-        """Show the step, at most ten times a second on a terminal."""
-        self.recent = [*self.recent[-49:], (row["seconds"], row["images_per_second"] * row["seconds"])]
-        done, last = row["step"] + 1, row["step"] + 1 == self.steps
-        now = time.monotonic()
-        if not last and (now - self.shown < 0.1 if self.live else done % self.every and done != 1):
-            return
-        self.shown = now
-        seconds = sum(s for s, _ in self.recent)
-        left = seconds / len(self.recent) * (self.steps - done)
-        text = (
-            f"step {done}/{self.steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
-            f"{sum(n for _, n in self.recent) / seconds:.1f} images/s  {clock(left)} left"
-        )
-        self._say(text, stay=last)
+        """Show the step."""
+        self.recent.append((row["seconds"], row["images_per_second"] * row["seconds"]))
+        done = row["step"] + 1
+        seconds, images = (sum(values) for values in zip(*self.recent))
+        left = clock(seconds / len(self.recent) * (self.steps - done))
+        text = f"loss {row['loss']:.4f}  lr {row['lr']:.2e}  {images / seconds:.1f} images/s  {left} left"
+        if self.bar:
+            self.bar.update(self.task, completed=done, description=text)
+        elif done % self.every == 0 or done in (1, self.steps):
+            print(f"step {done}/{self.steps}  {text}", file=self.out, flush=True)
 
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
         """One line that stays."""
-        what = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        self._say(f"step {step}  {what}", stay=True)
-
-    def _say(self, text: str, stay: bool) -> None:
-        if self.live:
-            self.out.write(f"\r\x1b[2K{text}" + ("\n" if stay else ""))
+        text = f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        if self.bar:
+            self.bar.console.print(text, highlight=False)
         else:
-            self.out.write(text + "\n")
-        self.out.flush()
+            print(text, file=self.out, flush=True)
 
     def close(self) -> None:
-        """Leave the cursor on a line of its own."""
-        if self.live:
-            self.out.write("\n")
+        """Leave the terminal as it was."""
+        if self.bar:
+            self.bar.stop()

@@ -71,7 +71,9 @@ class MultiCropAugmentation(Augmentation):
 
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
         """The crops of one image."""
-        return {name: [self.crop(item, stream, name, n, crops) for n in range(crops.count)] for name, crops in self.sets}
+        return {
+            name: [self.crop(item, stream, name, n, crops) for n in range(crops.count)] for name, crops in self.sets
+        }
 
     def crop(self, item: Item, stream: Stream, name: str, number: int, crops: Crops) -> Crop:
         """One crop: box and flips from the purpose "box", pixels from "pixels"."""

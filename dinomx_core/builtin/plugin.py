@@ -78,11 +78,17 @@ class Crops:
     jitter: float = option(0.8, "probability of colour jitter", check=fraction)
     brightness: float = option(0.4, "brightness factor is drawn from 1 -/+ this", check=not_negative)
     contrast: float = option(0.4, "contrast factor is drawn from 1 -/+ this", check=not_negative)
-    saturation: float = option(0.2, "saturation factor is drawn from 1 -/+ this; three channels only", check=not_negative)
-    hue: float = option(0.1, "hue shift is drawn from -/+ this share of the circle; three channels only", check=fraction)
+    saturation: float = option(
+        0.2, "saturation factor is drawn from 1 -/+ this; three channels only", check=not_negative
+    )
+    hue: float = option(
+        0.1, "hue shift is drawn from -/+ this share of the circle; three channels only", check=fraction
+    )
     grey: float = option(0.2, "probability of losing colour; three channels only", check=fraction)
     blur: list[float] = option([0.5], "probability of Gaussian blur, one for all crops or one a crop", check=fraction)
-    blur_sigma: list[float] = option([0.1, 2.0], "smallest and largest sigma, in pixels of the crop", check=ordered_pair)
+    blur_sigma: list[float] = option(
+        [0.1, 2.0], "smallest and largest sigma, in pixels of the crop", check=ordered_pair
+    )
     solarize: list[float] = option([0.0], "probability of solarising, one for all crops or one a crop", check=fraction)
 
     def __attrs_post_init__(self) -> None:
@@ -100,7 +106,9 @@ class MultiCrop:
     locals: Crops | None = option(None, 'the view "local"; left out: none')
     mean: list[float] = option(IMAGENET_MEAN, "subtracted from pixels over 0..1, one for all channels or one a channel")
     std: list[float] = option(IMAGENET_STD, "divided by, likewise", check=positive)
-    resize: int = option(0, "evaluation: shorter side before the centre crop of the global size; 0: 256/224 of it", check=not_negative)
+    resize: int = option(
+        0, "evaluation: shorter side before the centre crop of the global size; 0: 256/224 of it", check=not_negative
+    )
 
 
 def multicrop_views(options: MultiCrop) -> list[View]:
@@ -137,7 +145,9 @@ class Knn:
 
     query: Chosen = slot("dataset", doc="labelled images that are classified")
     bank: Chosen = slot("dataset", doc="labelled images that vote")
-    k: list[int] = option([10, 20, 100, 200], "numbers of neighbours; those above the bank's size are left out", check=positive)
+    k: list[int] = option(
+        [10, 20, 100, 200], "numbers of neighbours; those above the bank's size are left out", check=positive
+    )
     temperature: float = option(0.07, "a neighbour's vote is exp(cosine / temperature)", check=positive)
     batch_size: int = option(256, "images a forward pass", check=positive)
 

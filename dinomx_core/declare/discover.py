@@ -123,7 +123,7 @@ def _declare(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) 
     for caller in manager.get_hookcallers(module) or []:
         implementation = next(i for i in caller.get_hookimpls() if i.plugin is module)
         try:
-            for component in implementation.function():
+            for component in implementation.function():  # type: ignore[attr-defined]
                 components.append(_checked(component, caller.name))
         except Exception as error:
             return attrs.evolve(plugin, error=f"{caller.name}() raised {_cause(error)}")
@@ -132,11 +132,11 @@ def _declare(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) 
     return attrs.evolve(plugin, components=tuple(components))
 
 
-def _checked(component: object, hook: str) -> Declared:
+def _checked(component: Any, hook: str) -> Declared:
     kind = type(component)
-    if kind not in KINDS or hooks.HOOKS[kind.kind] != hook:  # type: ignore[attr-defined]
+    if kind not in KINDS or hooks.HOOKS[kind.kind] != hook:
         raise TypeError(f"it yielded {component!r}, which does not belong there")
     options = getattr(component, "options", None)
     if options is not None and not (inspect.isclass(options) and attrs.has(options)):
-        raise TypeError(f'the options of "{component.name}" are not an attrs class: {options!r}')  # type: ignore[attr-defined]
-    return component  # type: ignore[return-value]
+        raise TypeError(f'the options of "{component.name}" are not an attrs class: {options!r}')
+    return component

@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
-if TYPE_CHECKING:
-    from dinomx_core.declare.components import Component
-
 Unit = Literal["steps", "%", "passes"]
 LENGTH_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|%|pass(?:es)?)\s*")
+
+
+def as_length(value: object) -> "Length":
+    """Converter for options fields: what `Length.parse` reads."""
+    return Length.parse(value)
+
+
+def as_optional_length(value: object) -> "Length | None":
+    """The same, where None stays."""
+    return None if value is None else Length.parse(value)
 
 
 @attrs.frozen
@@ -65,11 +72,11 @@ class Schedule:
     peak: float
     start: float = 0.0
     end: float | None = None
-    warmup: Length = attrs.field(default=Length(0), converter=Length.parse)
-    decay: Length | None = attrs.field(default=None, converter=attrs.converters.optional(Length.parse))
+    warmup: Length = attrs.field(default=Length(0), converter=as_length)
+    decay: Length | None = attrs.field(default=None, converter=as_optional_length)
     shape: Shape = "cosine"
     convention: Convention = "warmup-inclusive"
-    hold: Length = attrs.field(default=Length(1), converter=Length.parse)
+    hold: Length = attrs.field(default=Length(1), converter=as_length)
 
     @classmethod
     def constant(cls, value: float) -> "Schedule":
@@ -87,7 +94,7 @@ class Chosen:
     """A component picked by a table of the config: its declaration, its own options and those common to its kind."""
 
     label: str
-    component: "Component"
+    component: Any  # the `Component` of the slot's kind
     options: Any
     frame: Any = None
 
@@ -102,7 +109,7 @@ def option(default: Any = attrs.NOTHING, doc: str = "", *, check: Callable[..., 
     if isinstance(default, Schedule):
         return attrs.field(default=default, metadata=metadata, validator=check, converter=as_schedule)
     if isinstance(default, Length):
-        return attrs.field(default=default, metadata=metadata, validator=check, converter=Length.parse)
+        return attrs.field(default=default, metadata=metadata, validator=check, converter=as_length)
     if isinstance(default, (list, dict)):
         copy = default
         return attrs.field(factory=lambda: type(copy)(copy), metadata=metadata, validator=check)

@@ -1,10 +1,9 @@
-"""Document -> RunSpec: strict types, every error at once, each with its place, its key and a suggestion."""
+"""Strict conversion of TOML values: nothing is coerced, every error has its key, its place and a suggestion."""
 
 import difflib
 import json
 import math
 import re
-import typing
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,14 +14,13 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen, Length, Schedule
-from dinomx_core.errors import ConfigError, PluginError, Problem
+from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
-from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
 
 ATTRS_BOUND = re.compile(r"^'[^']*' must be ")
 
 
-class AtKey(Exception):  # noqa: N818 - carries a message to a key, never escapes this module
+class AtKey(Exception):
     """A message about one key of the table being read."""
 
     def __init__(self, key: str, message: str):
@@ -30,7 +28,7 @@ class AtKey(Exception):  # noqa: N818 - carries a message to a key, never escape
         super().__init__(message)
 
 
-class UnknownKeys(Exception):  # noqa: N818
+class UnknownKeys(Exception):
     """Keys that a table does not have, with those it has."""
 
     def __init__(self, keys: list[str], known: list[str]):
@@ -105,14 +103,17 @@ def make_converter(registry: Registry) -> cattrs.Converter:
 
     def attrs_hook(cls: type) -> Callable[[Any, Any], Any]:
         fields = attrs.fields(attrs.resolve_types(cls))
-        structure = make_dict_structure_fn(
+        hooks: dict[str, Any] = {f.name: override(struct_hook=_field_hook(converter, registry, f)) for f in fields}
+        structure: Any = make_dict_structure_fn(
             cls,
             converter,
             _cattrs_detailed_validation=True,
-            **{f.name: override(struct_hook=_field_hook(converter, registry, f)) for f in fields},
+            **hooks,
         )
         known = [f.name for f in fields]
-        defaults = {f.name: f.metadata["slot_default"] for f in fields if isinstance(f.metadata.get("slot_default"), str)}
+        defaults = {
+            f.name: f.metadata["slot_default"] for f in fields if isinstance(f.metadata.get("slot_default"), str)
+        }
 
         def hook(value: Any, _: Any) -> Any:
             if not isinstance(value, dict):
@@ -163,7 +164,9 @@ def _schedule(converter: cattrs.Converter, value: Any, default: Any) -> Schedule
         if isinstance(default, Schedule) and "peak" not in value:
             value = {"peak": default.peak, **value}
         return converter.structure(value, Schedule)
-    raise ValueError(f"expected a number or a table such as {{ peak = 1e-3, end = 1e-6, warmup = \"10%\" }}, got {show(value)}")
+    raise ValueError(
+        f'expected a number or a table such as {{ peak = 1e-3, end = 1e-6, warmup = "10%" }}, got {show(value)}'
+    )
 
 
 def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: Any, label: str, default: Any) -> Chosen:
@@ -187,10 +190,10 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
         try:
             parts.append(converter.structure(values, cls) if cls else None)
         except cattrs.BaseValidationError as group:
-            for error in group.exceptions:
-                if isinstance(error, UnknownKeys):
-                    error.known = ["name", *common, *error.known]
-                errors.append(error)
+            for inner in group.exceptions:
+                if isinstance(inner, UnknownKeys):
+                    inner.known = ["name", *common, *inner.known]
+                errors.append(inner)
     if errors:
         raise cattrs.ClassValidationError("", errors, component.options)
     return Chosen(label, component, parts[0], parts[1])
@@ -225,103 +228,3 @@ def problems_of(error: BaseException, path: Path_, document: Document) -> list[P
     value = error.args[3] if len(error.args) == 4 else None
     message = ATTRS_BOUND.sub("must be ", message) + (f", got {show(value)}" if value is not None else "")
     return [Problem(message, ".".join(path), document.place(path))]
-
-
-class _Reader:
-    """Reads the sections of one document and gathers every problem."""
-
-    def __init__(self, document: Document, registry: Registry):
-        self.document, self.registry = document, registry
-        self.converter = make_converter(registry)
-        self.problems: list[Problem] = []
-
-    def attempt(self, path: Path_, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except (cattrs.BaseValidationError, AtKey, ValueError, TypeError) as error:
-            self.problems.extend(problems_of(error, path, self.document))
-            return None
-
-    def section(self, name: str, cls: type) -> Any:
-        return self.attempt((name,), lambda: self.converter.structure(self.document.data.get(name, {}), cls))
-
-    def slot(self, name: str) -> Any:
-        kind, default = SLOTS[name]
-        table = self.document.data.get(name)
-        if table is None and default is None:
-            known = ", ".join(self.registry.names(kind))
-            self.problems.append(Problem(f"missing; add [{name}] with a name ({known})", name, self.document.place(())))
-            return None
-        table = {} if table is None else table
-        return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default))
-
-    def labelled(self, name: str, wanted: list[str] | None = None) -> dict[str, Chosen]:
-        kind, listing = LABELLED[name]
-        tables = self.document.data.get(name, {})
-        if not isinstance(tables, dict):
-            self.problems.append(Problem(f"expected tables [{name}.LABEL]", name, self.document.place((name,))))
-            return {}
-        labels = wanted
-        if listing and listing in self.document.data:
-            read = lambda: self.converter.structure(self.document.data[listing], list[str])  # noqa: E731
-            labels = self.attempt((listing,), read)
-        result = {}
-        for label in tables if labels is None else labels:
-            path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
-            table = tables.get(label, {})
-            chosen = self.attempt(path, lambda t=table, n=label: choose(self.converter, self.registry, kind, t, n, n))
-            if chosen is not None:
-                result[label] = chosen
-        return result
-
-
-def to_spec(document: Document, registry: Registry) -> RunSpec:
-    """Type a document. Raises ConfigError with every problem at once."""
-    reader = _Reader(document, registry)
-    known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
-    if unknown := [key for key in document.data if key not in known]:
-        reader.problems.extend(problems_of(UnknownKeys(unknown, known), (), document))
-    sections = {name: reader.section(name, cls) for name, cls in SECTIONS.items()}
-    slots = {name: reader.slot(name) for name in SLOTS}
-    losses = reader.labelled("loss")
-    if not losses and not any(p.key.startswith("loss") for p in reader.problems):
-        hint = ", ".join(registry.names("loss")) or "none installed"
-        reader.problems.append(Problem(f"no loss; add a table [loss.NAME] ({hint}) or a recipe", "loss", document.place(())))
-    wanted: dict[str, None] = {}
-    for label, loss in losses.items():
-        for request in loss.component.requests(loss.options):
-            if request.head and request.head not in wanted:
-                wanted[request.head] = None
-                if request.head not in document.data.get("head", {}) and request.head not in registry.names("head"):
-                    message = f'there is no table [head.{request.head}] and no head component of that name'
-                    reader.problems.append(Problem(message, f"loss.{label}.head", document.place(("loss", label, "head"))))
-                    del wanted[request.head]
-    heads = reader.labelled("head", list(wanted))
-    strategies = reader.labelled("strategy", None if "strategy" in document.data else [])
-    evaluate = reader.labelled("evaluate")
-    if reader.problems:
-        raise ConfigError(_unique(reader.problems))
-    return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
-
-
-def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))
-
-
-def leaves(value: Any, path: Path_ = ()) -> typing.Iterator[tuple[Path_, Any]]:
-    """Every resolved option of a spec with its key path, components by their name."""
-    if isinstance(value, Chosen):
-        yield (*path, "name"), value.component.name
-        for part in (value.frame, value.options):
-            if part is not None:
-                yield from leaves(part, path)
-    elif isinstance(value, Length):
-        yield path, str(value) if value.unit != "steps" else int(value.amount)
-    elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            yield from leaves(getattr(value, field.name), (*path, field.name))
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from leaves(inner, (*path, key))
-    elif value is not None:
-        yield path, value

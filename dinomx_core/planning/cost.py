@@ -50,14 +50,17 @@ def estimate(
             kept += micro * crops * tokens * blocks * bytes_a_number
     for request in requests:
         if request.head:
-            rows = views[request.view].count * (1 if request.select == "cls" else backbone.tokens(views[request.view].size))
+            rows = views[request.view].count * (
+                1 if request.select == "cls" else backbone.tokens(views[request.view].size)
+            )
             head = heads[request.head]
             flops += images * rows * 2 * head.parameters * (BACKWARD if request.network == "student" else 1)
             kept += micro * rows * head.outputs * 4 * 2
     student = backbone.parameters + sum(h.parameters for n, h in heads.items() if _used(n, "student", requests))
     others = {r.network for r in requests} - {"student"}
     frozen = sum(
-        backbone.parameters + sum(h.parameters for n, h in heads.items() if _used(n, other, requests)) for other in others
+        backbone.parameters + sum(h.parameters for n, h in heads.items() if _used(n, other, requests))
+        for other in others
     )
     return Cost(flops, 4 * (student + frozen), 4 * student, 8 * student, round(kept))
 

@@ -78,7 +78,9 @@ def parse(text: str, name: str) -> Document:
         place = f"{name}:{line}" if line else name
         raise ConfigError([Problem(f"not valid TOML: {message}", place=place)]) from None
     if not data:
-        raise ConfigError([Problem('the config is empty; start with `recipe = "…"` (see `dinomx plugins`)', place=name)])
+        raise ConfigError(
+            [Problem('the config is empty; start with `recipe = "…"` (see `dinomx plugins`)', place=name)]
+        )
     lines = locate(text)
     places = {path: f"{name}:{line}" for path, line in lines.items()}
     places[()] = name
@@ -139,7 +141,9 @@ def load(text: str, name: str, registry: Registry, overrides: list[str]) -> Docu
     for override in overrides:
         document = merge(document, _parse_override(override))
     if any(override.partition("=")[0].strip() == "recipe" for override in overrides):
-        raise ConfigError([Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")])
+        raise ConfigError(
+            [Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")]
+        )
     return document
 
 

@@ -27,7 +27,11 @@ def lines(plan: Plan) -> Iterator[str]:
         f"  batch       {batch.images} images a step = {batch.world_size} process(es) x {batch.accumulation} accumulated x "
         f"{batch.micro}"
     )
-    scaled = f" (given {spec.optimizer.lr.peak:g} x {plan.lr_scale:g}, {spec.optimizer.scaling})" if plan.lr_scale != 1 else ""
+    scaled = (
+        f" (given {spec.optimizer.lr.peak:g} x {plan.lr_scale:g}, {spec.optimizer.scaling})"
+        if plan.lr_scale != 1
+        else ""
+    )
     yield f"  lr          {plan.curves['optimizer.lr'].peak:g}{scaled}"
     yield f"  precision   {run.precision} on {plan.device}, {plan.env.cores} cores"
     for view in plan.views:
@@ -36,7 +40,8 @@ def lines(plan: Plan) -> Iterator[str]:
     for label, head in plan.heads.items():
         yield f"  head        {label}: {amount(head.parameters)} parameters, {head.outputs} outputs"
     yield f"  compute     {amount(plan.cost.flops, 'FLOP')} a step"
-    yield f"  memory      about {amount(plan.cost.memory_bytes, 'B')} (estimate), {amount(plan.cost.activation_bytes, 'B')} of it activations"
+    memory, kept = amount(plan.cost.memory_bytes, "B"), amount(plan.cost.activation_bytes, "B")
+    yield f"  memory      about {memory} (estimate), {kept} of it activations"
     yield ""
     yield "Schedules (by step)"
     for key, curve in plan.curves.items():

@@ -8,6 +8,7 @@ from dinomx_core.declare.values import (
     Chosen,
     Length,
     Schedule,
+    as_length,
     as_schedule,
     fraction,
     not_negative,
@@ -36,7 +37,9 @@ class RunOptions:
     """The run as a whole."""
 
     steps: Length = attrs.field(
-        converter=Length.parse, validator=whole_run, metadata={"doc": 'optimisation steps, or "100 passes" over the data'}
+        converter=as_length,
+        validator=whole_run,
+        metadata={"doc": 'optimisation steps, or "100 passes" over the data'},
     )
     batch_size: int = option(doc="images a step, over all ranks and accumulation", check=positive)
     name: str = option("run", "folder of the run below `out` (default: the config file's name)", check=named)
@@ -66,19 +69,30 @@ class OptimizerOptions:
     """AdamW, its schedules and its parameter groups."""
 
     lr: Schedule = attrs.field(
-        converter=as_schedule, validator=schedule_of(not_negative), metadata={"doc": "learning rate; its peak is scaled by `scaling`"}
+        converter=as_schedule,
+        validator=schedule_of(not_negative),
+        metadata={"doc": "learning rate; its peak is scaled by `scaling`"},
     )
-    weight_decay: Schedule = option(Schedule.constant(0.04), "decoupled decay; none on biases and 1-D parameters", check=schedule_of(not_negative))
-    scaling: Literal["none", "linear", "sqrt"] = option("none", "how the lr's peak grows with batch_size / scaling_batch")
+    weight_decay: Schedule = option(
+        Schedule.constant(0.04), "decoupled decay; none on biases and 1-D parameters", check=schedule_of(not_negative)
+    )
+    scaling: Literal["none", "linear", "sqrt"] = option(
+        "none", "how the lr's peak grows with batch_size / scaling_batch"
+    )
     scaling_batch: int = option(256, "batch size that the lr was given for", check=positive)
     betas: list[float] = option([0.9, 0.999], "AdamW's two averaging factors", check=fraction)
     eps: float = option(1e-8, "AdamW's epsilon", check=positive)
     clip: float = option(0.0, "largest gradient norm; 0: no clipping", check=not_negative)
-    clip_scope: ClipScope = option("global", "what one norm covers: a tensor (DINO), a network, i.e. the backbone or one head (DINOv2, DINOv3), or all")
+    clip_scope: ClipScope = option(
+        "global",
+        "what one norm covers: a tensor (DINO), a network, i.e. the backbone or one head (DINOv2, DINOv3), or all",
+    )
     layer_decay: float = option(1.0, "lr factor from a block to the one below it", check=fraction)
     patch_embed_lr: float = option(1.0, "lr factor of the patch projection", check=not_negative)
     freeze_last_layer: Length = option(Length(0), "stretch in which the heads' last layer does not change")
-    freeze_last_layer_by: Literal["gradient", "lr"] = option("gradient", "gradient: dropped after clipping (DINO); lr: set to 0, moments still move (DINOv2, DINOv3)")
+    freeze_last_layer_by: Literal["gradient", "lr"] = option(
+        "gradient", "gradient: dropped after clipping (DINO); lr: set to 0, moments still move (DINOv2, DINOv3)"
+    )
 
 
 @attrs.frozen

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.planning.convert import leaves
 from dinomx_core.planning.plan import Plan
+from dinomx_core.planning.walk import leaves
 from dinomx_core.training.build import Parts
 
 
@@ -49,7 +49,10 @@ def save_checkpoint(parts: Parts, folder: RunFolder, step: int) -> None:
 
 def optimizer_tensors(parts: Parts) -> dict[str, torch.Tensor]:
     """AdamW's moments by parameter name."""
-    modules = (("student", parts.student), *((f"losses.{label}", loss) for label, loss in parts.losses.items()))
+    modules: tuple[tuple[str, torch.nn.Module], ...] = (
+        ("student", parts.student),
+        *((f"losses.{label}", loss) for label, loss in parts.losses.items()),
+    )
     names = {id(p): f"{prefix}.{name}" for prefix, module in modules for name, p in module.named_parameters()}
     return {
         f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().contiguous()

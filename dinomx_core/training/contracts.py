@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class Backbone(nn.Module, ABC):
 
     width: int
     patch_size: int
-    roles: Mapping[str, tuple[str, ...]]
+    roles: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @abstractmethod
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:

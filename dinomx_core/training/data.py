@@ -79,7 +79,7 @@ def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOp
     """A loader whose result does not depend on how many workers it has."""
     return DataLoader(
         images,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=options.workers,
         prefetch_factor=options.prefetch if options.workers else None,

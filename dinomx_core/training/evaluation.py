@@ -47,7 +47,9 @@ def evaluate(parts: Parts, evaluator: Evaluator) -> dict[str, float]:
 
 def summaries(encoder: Encoder, items: Iterable[Item], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """L2-normalised summary vectors (M, D) and labels (M,) of labelled images, on the CPU."""
-    features, labels, batch = [], [], []
+    features: list[torch.Tensor] = []
+    labels: list[int] = []
+    batch: list[Item] = []
 
     def flush() -> None:
         if batch:

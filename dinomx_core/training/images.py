@@ -21,7 +21,9 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
     elif array.dtype.kind == "f":
         array = array.astype(np.float32)
     elif array.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"pixels of type {array.dtype} have no declared range; convert to uint8, uint16 or float over 0..1")
+        raise DataError(
+            f"pixels of type {array.dtype} have no declared range; convert to uint8, uint16 or float over 0..1"
+        )
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress) -> dict[str, floa
     return figures
 
 
-def iter_views(loader: Any, device: torch.device) -> Iterator[tuple[Views, float]]:
+def iter_views(loader: Any, device: torch.device) -> Generator[tuple[Views, float], None, None]:
     """Batches on the device, each with the seconds it was waited for."""
     batches = iter(loader)
     while True:
@@ -63,14 +63,17 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     plan = parts.plan
     values = plan.values_at(step)
     scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
-    waited, metrics = 0.0, {}
+    waited = 0.0
+    metrics: dict[str, float] = {}
     for part in range(plan.batch.accumulation):
         views, seconds = next(stream)
         waited += seconds
         add_metrics(metrics, forward_backward(parts, views, scoped, step, part), plan.batch.accumulation)
     if not metrics["loss"] < float("inf"):
         which = ", ".join(f"{name} = {value}" for name, value in metrics.items() if name.startswith("loss"))
-        raise TrainingError(f"step {step}: the loss is not finite ({which}); lower optimizer.lr, lengthen its warm-up, or train in float32")
+        raise TrainingError(
+            f"step {step}: the loss is not finite ({which}); lower optimizer.lr, lengthen its warm-up, or train in float32"
+        )
     lr, weight_decay = values["optimizer.lr"], values["optimizer.weight_decay"]
     norm = parts.optimizer.step(step, lr, weight_decay)
     for loss in parts.losses.values():
@@ -78,7 +81,14 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     for label, strategy in parts.strategies.items():
         prefix = "teacher." if label == "teacher" else f"strategy.{label}."
         strategy.after_step(parts.teacher, scope(values, prefix))
-    return {"step": step, **metrics, "lr": lr, "weight_decay": weight_decay, "gradient_norm": norm, "data_seconds": waited}
+    return {
+        "step": step,
+        **metrics,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "gradient_norm": norm,
+        "data_seconds": waited,
+    }
 
 
 def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: int) -> dict[str, Any]:

@@ -27,7 +27,13 @@ class Model:
 
     @classmethod
     def open(
-        cls, folder: Path, component: Backbone, options: Any, channels: int, image_size: int, preprocessing: Preprocessing
+        cls,
+        folder: Path,
+        component: Backbone,
+        options: Any,
+        channels: int,
+        image_size: int,
+        preprocessing: Preprocessing,
     ) -> "Model":
         """Rebuild a backbone and load an export's weights into it."""
         backbone = attribute(component)(options, component.shape(options, channels, image_size), image_size)

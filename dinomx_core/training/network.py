@@ -85,4 +85,4 @@ class Objective(nn.Module):
             total = total + values[label]["weight"] * result.value
             metrics[f"loss/{label}"] = result.value.detach()
             metrics.update({f"{label}/{name}": value for name, value in result.metrics.items()})
-        return total, metrics  # type: ignore[return-value]
+        return total, metrics

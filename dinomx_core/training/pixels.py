@@ -30,7 +30,9 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     if image.dtype == torch.uint16:
         image = to_float(image)
-    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0].clamp_(0, 255 if image.dtype == torch.uint8 else 1)
+    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0].clamp_(
+        0, 255 if image.dtype == torch.uint8 else 1
+    )
 
 
 def grey(image: Tensor) -> Tensor:

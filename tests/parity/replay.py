@@ -22,6 +22,7 @@ from dinomx_core.training.loop import iter_views, train_step
 from dinomx_dinov1.weights import backbone_from_reference
 from tests.parity import plugin
 
+GOLDENS = Path(__file__).parents[1] / "goldens"
 LIMIT, WIDE_LIMIT = 1e-4, 3e-4  # recorded quantities and features; weights and interpolated features
 
 
@@ -126,7 +127,9 @@ def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> dict[str, tuple[floa
     images = TrainingImages(parts.data, parts.augmentation, 0, shuffle=False)
     batches = MicroBatches(the_plan.batch, 0, 0, the_plan.steps)
     rows, values = [], []
-    with contextlib.closing(iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device)) as stream:
+    with contextlib.closing(
+        iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device)
+    ) as stream:
         for step in range(the_plan.steps):
             values.append(the_plan.values_at(step))
             rows.append(train_step(parts, stream, step))
@@ -137,7 +140,9 @@ def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> dict[str, tuple[floa
         "momentum": [v["teacher.momentum"] for v in values],
         "teacher_temp": [v["loss.dino.teacher_temperature"] for v in values],
     }
-    results = {name: (distance(torch.tensor(v, dtype=torch.float64), tensors[name]), LIMIT) for name, v in found.items()}
+    results = {
+        name: (distance(torch.tensor(v, dtype=torch.float64), tensors[name]), LIMIT) for name, v in found.items()
+    }
     results["final_center"] = (distance(parts.losses["dino"].target.center, tensors["final_center"]), LIMIT)
     for group, network in (("final_student", parts.student), ("final_teacher", parts.teacher.network)):
         ours = network.state_dict()

@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
+from transformers.utils import logging
 
 from dinomx_core import BackboneShape, DataError
 from dinomx_core.training import attention
@@ -34,7 +36,7 @@ class DropPath(nn.Module):
 class ViTBackbone(Backbone):
     """Class token and patches; positions are added to both and interpolated to the grid of each input."""
 
-    roles = {
+    roles: ClassVar = {
         "query": ("attention.q_proj",),
         "key": ("attention.k_proj",),
         "value": ("attention.v_proj",),
@@ -57,6 +59,7 @@ class ViTBackbone(Backbone):
             num_channels=shape.channels,
             qkv_bias=options.qkv_bias,
             layer_norm_eps=options.layer_norm_eps,
+            initializer_range=options.init_std,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
@@ -73,7 +76,9 @@ class ViTBackbone(Backbone):
         patches = patches.flatten(2).transpose(1, 2)
         if mask is not None:
             if parts.mask_token is None:
-                raise DataError("patches are masked, but the backbone has no mask token: set backbone.mask_token = true")
+                raise DataError(
+                    "patches are masked, but the backbone has no mask token: set backbone.mask_token = true"
+                )
             patches = torch.where(mask.unsqueeze(-1), parts.mask_token.to(patches.dtype), patches)
         x = torch.cat([parts.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], 1)
         return Hidden(x + self.position_embeddings(height, width), 1, (1, height, width))
@@ -114,7 +119,11 @@ class ViTBackbone(Backbone):
 
     def save(self, folder: Path) -> None:
         """A `ViTModel` folder."""
+        quiet = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
         self.model.save_pretrained(folder)
+        if quiet:
+            logging.enable_progress_bar()
 
     def load(self, folder: Path) -> None:
         """Weights of a `ViTModel` folder; raises DataError unless every tensor is there and none is left over."""
@@ -127,7 +136,11 @@ class ViTBackbone(Backbone):
                 local_files_only=True,
                 output_loading_info=True,
             )
-        faults = {name: sorted(report[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[name]}
+        faults = {
+            name: sorted(report[name])
+            for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if report[name]
+        }
         if faults:
             raise DataError(f"{folder}: the weights do not fit the backbone: {faults}")
         self.model.load_state_dict(loaded.state_dict())

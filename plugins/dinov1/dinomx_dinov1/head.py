@@ -1,5 +1,7 @@
 """The projection head of DINO."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +29,7 @@ class DinoHead(nn.Module):
         super().__init__()
         widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:]):
+        for inputs, outputs in pairwise(widths):
             linear = nn.Linear(inputs, outputs)
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)

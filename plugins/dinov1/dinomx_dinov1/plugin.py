@@ -1,5 +1,6 @@
 """Declarations: DINO's loss, target, head, backbone and recipes."""
 
+from itertools import pairwise
 from typing import Literal
 
 import attrs
@@ -42,7 +43,9 @@ class Dino:
     target: Chosen = slot("target", "centering", "how teacher logits become probabilities")
     student_temperature: float = option(0.1, "divides the student's logits", check=positive)
     teacher_temperature: Schedule = option(
-        Schedule(start=0.04, peak=0.07, warmup=Length(10, "%")), "divides the teacher's logits", check=schedule_of(positive)
+        Schedule(start=0.04, peak=0.07, warmup=Length(10, "%")),
+        "divides the teacher's logits",
+        check=schedule_of(positive),
     )
     global_view: str = option("global", "crops that the teacher sees, and the student too")
     local_view: str = option("local", 'crops that only the student sees; "": none')
@@ -61,7 +64,9 @@ def check_dino(options: Dino, draft: Draft) -> list[str]:
     """There must be a pair of different crops to compare."""
     counts = {view.name: view.count for view in draft.views}
     if counts.get(options.global_view, 0) + counts.get(options.local_view, 0) < 2:
-        return [f'compares different crops of an image, and there is only one; make two "{options.global_view}" crops or add local ones']
+        return [
+            f'compares different crops of an image, and there is only one; make two "{options.global_view}" crops or add local ones'
+        ]
     return []
 
 
@@ -79,7 +84,7 @@ class DinoHead:
 def head_shape(options: DinoHead, width: int) -> HeadShape:
     """Parameters of the MLP, the prototypes' directions and their lengths."""
     widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
-    mlp = sum(a * b + b for a, b in zip(widths, widths[1:]))
+    mlp = sum(a * b + b for a, b in pairwise(widths))
     return HeadShape(options.prototypes, mlp + options.prototypes * (options.bottleneck + 1))
 
 
@@ -92,14 +97,23 @@ class ViT:
     heads: int = option(6, "attention heads of a block", check=positive)
     mlp_ratio: float = option(4.0, "hidden width of a block's MLP over `width`", check=positive)
     patch_size: int = option(16, "side of a patch in pixels", check=positive)
-    image_size: int = option(0, "side in pixels that the position grid is made for; 0: the global crops'", check=not_negative)
+    image_size: int = option(
+        0, "side in pixels that the position grid is made for; 0: the global crops'", check=not_negative
+    )
     positions: Literal["size", "offset"] = option(
         "size", "interpolation to other grids: by target size, or by a scale with 0.1 added as DINO's code has it"
     )
-    drop_path: float = option(0.1, "probability that the last block's branches are skipped; linear in depth from 0", check=fraction)
+    drop_path: float = option(
+        0.1, "probability that the last block's branches are skipped; linear in depth from 0", check=fraction
+    )
     qkv_bias: bool = option(True, "biases on query, key and value")
     mask_token: bool = option(False, "a learnt token for masked patches")
     layer_norm_eps: float = option(1e-6, "epsilon of the layer norms", check=positive)
+    init_std: float = option(
+        0.02,
+        "standard deviation of the initial weights; narrow models learn faster with about 1 / sqrt(width)",
+        check=positive,
+    )
 
 
 def vit_shape(options: ViT, channels: int, image_size: int) -> BackboneShape:
@@ -145,5 +159,11 @@ def dinomx_backbones():
 
 @hookimpl
 def dinomx_recipes():
-    yield Recipe("dinov1", "dinomx_dinov1:recipes/dinov1.toml", "DINO ViT-S/16 with the paper's values (100 epochs of ImageNet-1k)")
-    yield Recipe("dinov1-small", "dinomx_dinov1:recipes/dinov1-small.toml", "DINO for small images, small data and a CPU")
+    yield Recipe(
+        "dinov1",
+        "dinomx_dinov1:recipes/dinov1.toml",
+        "DINO ViT-S/16 with the paper's values (100 epochs of ImageNet-1k)",
+    )
+    yield Recipe(
+        "dinov1-small", "dinomx_dinov1:recipes/dinov1-small.toml", "DINO for small images, small data and a CPU"
+    )

@@ -1,0 +1,183 @@
+"""RunSpec + Env -> Plan: every derived number and every cross-field check, before anything is built."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dinomx_core.declare.components import DataInfo, Draft, View
+from dinomx_core.declare.values import Chosen, Length, Schedule
+from dinomx_core.errors import ConfigError, DataError, Problem
+from dinomx_core.planning.cost import estimate
+from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.plan import Batch, Env, Plan, Value
+from dinomx_core.planning.schedule import Curve, resolve
+from dinomx_core.planning.spec import RunSpec
+from dinomx_core.planning.walk import chosen_parts, leaves, tables, typed_fields
+
+
+class _Planner:
+    def __init__(self, spec: RunSpec, document: Document, env: Env):
+        self.spec, self.document, self.env = spec, document, env
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def refuse(self, message: str, key: str) -> None:
+        self.problems.append(Problem(message, key, self.document.place(tuple(key.split(".")))))
+
+    def inspect(self, chosen: Chosen, key: str) -> DataInfo | None:
+        try:
+            info = chosen.component.inspect(chosen.options)
+        except DataError as error:
+            self.refuse(str(error), key)
+            return None
+        self.warnings.extend(f"{key}: {note}" for note in info.notes)
+        return info
+
+    def batch(self, world_size: int) -> Batch:
+        run = self.spec.run
+        parts = world_size * run.accumulation
+        if run.batch_size % parts:
+            what = f"{world_size} processes x {run.accumulation} accumulated micro-batches"
+            near = max(parts, round(run.batch_size / parts) * parts)
+            self.refuse(f"{run.batch_size} does not divide over {what}; use {near}", "run.batch_size")
+        if run.accumulation > 1:
+            micro = run.batch_size // parts
+            self.warnings.append(
+                f"run.accumulation: each loss sees micro-batches of {micro} images; centres are updated once a step "
+                "from all of them, losses that compare images of a batch compare only those of a micro-batch"
+            )
+        return Batch(run.batch_size, world_size, run.accumulation, max(1, run.batch_size // parts))
+
+    def check_views(self, views: tuple[View, ...], patch: int) -> None:
+        for view in views:
+            if view.size % patch:
+                below, above = view.size // patch * patch, (view.size // patch + 1) * patch
+                near = f"{below} or {above}" if below else f"{above}"
+                message = (
+                    f"{view.name} crops of {view.size} px are not a multiple of the patch ({patch} px); use {near}"
+                )
+                self.refuse(message, "augmentation")
+        names = {view.name for view in views if view.count > 0}
+        for label, loss in self.spec.losses.items():
+            missing = {r.view for r in loss.component.requests(loss.options)} - names
+            if missing:
+                made = ", ".join(sorted(names)) or "none"
+                what = ", ".join(sorted(missing))
+                self.refuse(
+                    f'needs the view "{what}", which the augmentation does not make (it makes: {made})', f"loss.{label}"
+                )
+            masked = {view.name for view in views if view.masked}
+            for request in loss.component.requests(loss.options):
+                if request.masking != "none" and request.view in names - masked:
+                    self.refuse(
+                        f'needs patch masks of the view "{request.view}", which the augmentation does not make',
+                        f"loss.{label}",
+                    )
+
+    def check_output(self, run_dir: Path) -> None:
+        existing = next(p for p in (run_dir, *run_dir.parents) if p.exists())
+        if not existing.is_dir():
+            self.refuse(f"{existing} is a file, not a folder; choose another", "run.out")
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            self.refuse(f"{existing} cannot be written to; choose another with run.out or --out", "run.out")
+
+    def curves(self, steps: int, per_pass: float, lr_scale: float) -> dict[str, Curve]:
+        curves = {}
+        for path, schedule in typed_fields(self.spec, Schedule):
+            key = ".".join(path)
+            curves[key] = resolve(schedule, steps, per_pass, lr_scale if key == "optimizer.lr" else 1.0)
+            if curves[key].warmup > steps:
+                written = schedule.warmup if schedule.warmup.unit != "steps" else "its warm-up"
+                message = f'{written} is {curves[key].warmup} steps, longer than the run of {steps}; a share such as "10%" always fits'
+                self.refuse(message, f"{key}.warmup")
+        return curves
+
+    def plan(self, config_text: str) -> Plan:
+        spec, run = self.spec, self.spec.run
+        world_size = spec.parallelism.component.processes(spec.parallelism.options)
+        batch = self.batch(world_size)
+        data = self.inspect(spec.data, "data") or DataInfo(0, 3)
+        if 0 < data.count < run.batch_size:
+            self.refuse(f"{run.batch_size} is more than the {data.count} images there are", "run.batch_size")
+        for path, chosen in chosen_parts(tables(spec)):
+            if chosen.component.kind == "dataset" and path != ("data",):
+                info = self.inspect(chosen, ".".join(path))
+                if info and data.count and info.channels != data.channels:
+                    self.refuse(f"has {info.channels} channels, the training data {data.channels}", ".".join(path))
+        per_pass = max(1, data.count) / run.batch_size
+        steps = run.steps.steps(0, per_pass)
+        if steps < 1:
+            self.refuse(f'"{run.steps}" is less than one step', "run.steps")
+        augmentation = spec.augmentation
+        views = tuple(augmentation.component.views(augmentation.options))
+        preprocessing = augmentation.component.preprocessing(augmentation.options)
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            if len(values) not in (1, data.channels):
+                self.refuse(
+                    f"has {len(values)} values, the images {data.channels} channels; give 1 or {data.channels}",
+                    f"augmentation.{name}",
+                )
+        shape = spec.backbone.component.shape(spec.backbone.options, data.channels, preprocessing.crop)
+        requests = tuple(
+            dict.fromkeys(r for loss in spec.losses.values() for r in loss.component.requests(loss.options))
+        )
+        self.check_views(views, shape.patch_size)
+        draft = Draft(data, views, shape, steps, run.batch_size)
+        for path, chosen in chosen_parts(tables(spec)):
+            if chosen.component.check:
+                for message in chosen.component.check(chosen.options, draft):
+                    self.refuse(message, ".".join(path))
+        run_dir = Path(run.out).expanduser() / run.name
+        self.check_output(run_dir)
+        ratio = run.batch_size / spec.optimizer.scaling_batch
+        lr_scale = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[spec.optimizer.scaling]
+        curves = self.curves(steps, per_pass, lr_scale)
+        lengths = {".".join(path): length.steps(steps, per_pass) for path, length in typed_fields(spec, Length)}
+        heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
+        if self.problems:
+            raise ConfigError(self.problems)
+        device = self.env.device if run.device == "auto" else run.device
+        if run.precision == "fp16" and device == "cpu":
+            self.warnings.append("run.precision: fp16 is slow on most CPUs; bf16 needs no loss scaling")
+        cost = estimate(
+            shape,
+            heads,
+            requests,
+            {v.name: v for v in views},
+            batch.micro,
+            batch.images,
+            run.precision,
+            run.activation_checkpointing,
+        )
+        return Plan(
+            spec, self.env, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing, shape, heads, requests,
+            curves, lengths, lr_scale, cost, tuple(self.values()), tuple(dict.fromkeys(self.warnings)), config_text,
+        )  # fmt: skip
+
+    def values(self) -> Iterator[Value]:
+        for path, value in leaves(tables(self.spec)):
+            written = path in self.document.places
+            source = self.document.places[path] if written else "default"
+            if (
+                not written
+                and any(path[:n] in self.document.places for n in range(len(path) - 1, 1, -1))
+                and _given(self.document, path)
+            ):
+                source = self.document.place(path)
+            yield Value(".".join(path), value, source)
+
+
+def _given(document: Document, path: Path_) -> bool:
+    """Whether the key stands in the document, if only inside an inline table."""
+    node: Any = document.data
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return isinstance(node, (int, float)) and key in ("peak", "start", "end")
+        node = node[key]
+    return True
+
+
+def make_plan(spec: RunSpec, document: Document, env: Env, config_text: str) -> Plan:
+    """Decide everything. Raises ConfigError with every problem found."""
+    return _Planner(spec, document, env).plan(config_text)

@@ -1,0 +1,99 @@
+"""Document -> RunSpec: every section read, every problem gathered."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import cattrs
+
+from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.values import Chosen
+from dinomx_core.errors import ConfigError, Problem
+from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
+from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
+
+
+class _Reader:
+    """Reads the sections of one document and gathers every problem."""
+
+    def __init__(self, document: Document, registry: Registry):
+        self.document, self.registry = document, registry
+        self.converter = make_converter(registry)
+        self.problems: list[Problem] = []
+
+    def attempt(self, path: Path_, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (cattrs.BaseValidationError, AtKey, ValueError, TypeError) as error:
+            self.problems.extend(problems_of(error, path, self.document))
+            return None
+
+    def section(self, name: str, cls: type) -> Any:
+        return self.attempt((name,), lambda: self.converter.structure(self.document.data.get(name, {}), cls))
+
+    def slot(self, name: str) -> Any:
+        kind, default = SLOTS[name]
+        table = self.document.data.get(name)
+        if table is None and default is None:
+            known = ", ".join(self.registry.names(kind))
+            self.problems.append(Problem(f"missing; add [{name}] with a name ({known})", name, self.document.place(())))
+            return None
+        table = {} if table is None else table
+        return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default))
+
+    def labelled(self, name: str, wanted: list[str] | None = None) -> dict[str, Chosen]:
+        kind, listing = LABELLED[name]
+        tables = self.document.data.get(name, {})
+        if not isinstance(tables, dict):
+            self.problems.append(Problem(f"expected tables [{name}.LABEL]", name, self.document.place((name,))))
+            return {}
+        labels = wanted
+        if listing and listing in self.document.data:
+            listed = self.document.data[listing]
+            labels = self.attempt((listing,), lambda: self.converter.structure(listed, list[str])) or []
+        result = {}
+        for label in tables if labels is None else labels:
+            path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
+            table = tables.get(label, {})
+            chosen = self.attempt(path, partial(choose, self.converter, self.registry, kind, table, label, label))
+            if chosen is not None:
+                result[label] = chosen
+        return result
+
+
+def to_spec(document: Document, registry: Registry) -> RunSpec:
+    """Type a document. Raises ConfigError with every problem at once."""
+    reader = _Reader(document, registry)
+    known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
+    if unknown := [key for key in document.data if key not in known]:
+        reader.problems.extend(problems_of(UnknownKeys(unknown, known), (), document))
+    sections = {name: reader.section(name, cls) for name, cls in SECTIONS.items()}
+    slots = {name: reader.slot(name) for name in SLOTS}
+    losses = reader.labelled("loss")
+    if not losses and not any(p.key.startswith("loss") for p in reader.problems):
+        hint = ", ".join(registry.names("loss")) or "none installed"
+        reader.problems.append(
+            Problem(f"no loss; add a table [loss.NAME] ({hint}) or a recipe", "loss", document.place(()))
+        )
+    wanted: dict[str, None] = {}
+    for label, loss in losses.items():
+        for request in loss.component.requests(loss.options):
+            if request.head and request.head not in wanted:
+                wanted[request.head] = None
+                if request.head not in document.data.get("head", {}) and request.head not in registry.names("head"):
+                    message = f"there is no table [head.{request.head}] and no head component of that name"
+                    reader.problems.append(
+                        Problem(message, f"loss.{label}.head", document.place(("loss", label, "head")))
+                    )
+                    del wanted[request.head]
+    heads = reader.labelled("head", list(wanted))
+    strategies = reader.labelled("strategy", None if "strategy" in document.data else [])
+    evaluate = reader.labelled("evaluate")
+    if reader.problems:
+        raise ConfigError(_unique(reader.problems))
+    return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,67 @@
+"""Walks over a resolved spec: its components, its options of one type, all its values."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from dinomx_core.declare.values import Chosen, Length
+from dinomx_core.planning.document import Path_
+from dinomx_core.planning.spec import RunSpec
+
+
+def chosen_parts(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Chosen]]:
+    """Every component picked anywhere in a spec, slots inside options included."""
+    if isinstance(value, Chosen):
+        yield path, value
+        yield from chosen_parts(value.options, path)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from chosen_parts(inner, (*path, key))
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from chosen_parts(getattr(value, field.name), (*path, field.name))
+
+
+def typed_fields(spec: RunSpec, kind: type) -> Iterator[tuple[Path_, Any]]:
+    """Every option of one type (Schedule, Length) in a spec with its key path."""
+
+    def walk(value: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
+        if isinstance(value, kind):
+            yield path, value
+        elif isinstance(value, Chosen):
+            yield from walk(value.frame, path)
+            yield from walk(value.options, path)
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, (*path, key))
+        elif attrs.has(type(value)):
+            for field in attrs.fields(type(value)):
+                yield from walk(getattr(value, field.name), (*path, field.name))
+
+    yield from walk(tables(spec), ())
+
+
+def tables(spec: RunSpec) -> dict[str, Any]:
+    """The spec under the config's own table names."""
+    rename = {"losses": "loss", "heads": "head", "strategies": "strategy"}
+    return {rename.get(f.name, f.name): getattr(spec, f.name) for f in attrs.fields(RunSpec)}
+
+
+def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every resolved option of a spec with its key path, components by their name."""
+    if isinstance(value, Chosen):
+        yield (*path, "name"), value.component.name
+        for part in (value.frame, value.options):
+            if part is not None:
+                yield from leaves(part, path)
+    elif isinstance(value, Length):
+        yield path, str(value) if value.unit != "steps" else int(value.amount)
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif value is not None:
+        yield path, value

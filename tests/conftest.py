@@ -1,0 +1,69 @@
+"""A toy run that every test can change, and folders of images."""
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+TOY = {
+    "run": {"steps": 4, "batch_size": 8, "device": "cpu", "threads": 1},
+    "loader": {"workers": 0},
+    "data": {"name": "digits", "split": "train"},
+    "backbone": {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch_size": 4, "drop_path": 0.1},
+    "head": {"dino": {"prototypes": 32, "hidden": 16, "bottleneck": 8}},
+    "loss": {"dino": {}},
+    "augmentation": {
+        "name": "multicrop",
+        "mean": [0.3],
+        "std": [0.35],
+        "globals": {"count": 2, "size": 16, "area": [0.5, 1.0]},
+        "locals": {"count": 2, "size": 8, "area": [0.2, 0.5]},
+    },
+    "optimizer": {"lr": 1e-3},
+}
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A function of nested changes -> config dict of a tiny run below tmp_path. A value of None removes the key."""
+
+    def make(**changes):
+        config = copy.deepcopy(TOY)
+        config["run"]["out"] = str(tmp_path / "runs")
+        update(config, changes)
+        return config
+
+    return make
+
+
+def update(table, changes):
+    for key, value in changes.items():
+        if value is None:
+            table.pop(key, None)
+        elif isinstance(value, dict) and isinstance(table.get(key), dict):
+            update(table[key], value)
+        else:
+            table[key] = copy.deepcopy(value)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of two classes, six 40 x 30 px RGB images each."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+def rows(path: Path) -> list[dict]:
+    """A jsonl file's rows."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
