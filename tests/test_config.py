@@ -1,5 +1,6 @@
 """Whole messages: place, key, what is wrong, remedy."""
 
+import re
 import textwrap
 
 import pytest
@@ -36,7 +37,9 @@ def errors(tmp_path, monkeypatch):
 
 
 def test_every_error_is_reported_at_once_with_its_line(errors):
-    text = GOOD + """\
+    text = (
+        GOOD
+        + """\
 [optimizer]
 lr = "fast"
 momentun = 0.9
@@ -49,8 +52,9 @@ name = "centring"
 [head.dino]
 prototypes = 0
 """
+    )
     assert errors(text) == [
-        'c.toml:12: optimizer.momentun: unknown key; known: betas, clip, clip_scope, eps, freeze_last_layer, '
+        "c.toml:12: optimizer.momentun: unknown key; known: betas, clip, clip_scope, eps, freeze_last_layer, "
         "freeze_last_layer_by, layer_decay, lr, patch_embed_lr, scaling, scaling_batch, weight_decay",
         'c.toml:11: optimizer.lr: expected a number or a table such as { peak = 1e-3, end = 1e-6, warmup = "10%" }, got "fast"',
         "c.toml:13: optimizer.clip: must be 0 or more, got -1.0",
@@ -65,21 +69,35 @@ prototypes = 0
     ("change", "expected"),
     [
         ("[run]\nbatch_size = true", "c.toml:5: run.batch_size: expected a whole number, got true"),
-        ("[run]\nsteps = 3.7", 'c.toml:5: run.steps: expected steps (500), a share of the run ("10%") or passes over the data ("30 passes")'),
-        ('[run]\nsteps = "50%"', 'c.toml:5: run.steps: must be steps (20000) or passes over the data ("100 passes"), more than none, got "50%"'),
-        ('[run]\nprecision = "bf61"', 'c.toml:5: run.precision: expected one of "float32", "bf16", "fp16", got "bf61"; did you mean "bf16"?'),
+        (
+            "[run]\nsteps = 3.7",
+            'c.toml:5: run.steps: expected steps (500), a share of the run ("10%") or passes over the data ("30 passes")',
+        ),
+        (
+            '[run]\nsteps = "50%"',
+            'c.toml:5: run.steps: must be steps (20000) or passes over the data ("100 passes"), more than none, got "50%"',
+        ),
+        (
+            '[run]\nprecision = "bf61"',
+            'c.toml:5: run.precision: expected one of "float32", "bf16", "fp16", got "bf61"; did you mean "bf16"?',
+        ),
         ('[run]\nname = "a/b"', "c.toml:5: run.name: must be a plain folder name, got 'a/b'"),
-        ("[run]\nactivation_checkpointing = 1", "c.toml:5: run.activation_checkpointing: expected true or false, got 1"),
+        (
+            "[run]\nactivation_checkpointing = 1",
+            "c.toml:5: run.activation_checkpointing: expected true or false, got 1",
+        ),
         ("[optimizer]\nbetas = 0.9", "c.toml:5: optimizer.betas: expected an array, got 0.9"),
         ('[optimizer]\nbetas = [0.9, "x"]', 'c.toml:5: optimizer.betas: item 2: expected a number, got "x"'),
-        ("[optimizer]\nlr = nan", 'c.toml:5: optimizer.lr: expected a number or a table such as { peak = 1e-3, end = 1e-6, warmup = "10%" }, got NaN'),
+        ("[optimizer]\nlr = nan", "c.toml:5: optimizer.lr.peak: expected a number, got NaN"),
         ("[optimiser]\nlr = 1", 'c.toml:4: optimiser: unknown key; did you mean "optimizer"?'),
         ('losses = ["dino", "ibot"]', 'c.toml:4: losses: no loss is called "ibot"; installed: dino'),
         ("run = 3", "c.toml:4: run: expected a table, got 3"),
     ],
 )
 def test_single_errors(errors, change, expected):
-    lines = errors(f'recipe = "dinov1-small"\n# a comment\n\n{change}\n[data]\nname = "digits"\n[augmentation]\nmean = [0.3]\nstd = [0.3]\n')
+    lines = errors(
+        f'recipe = "dinov1-small"\n# a comment\n\n{change}\n[data]\nname = "digits"\n[augmentation]\nmean = [0.3]\nstd = [0.3]\n'
+    )
     assert expected in lines
 
 
@@ -102,20 +120,26 @@ def test_a_head_that_is_not_there_is_named(errors):
 def test_not_toml_missing_empty_and_folder(errors, tmp_path):
     assert errors("[run\nsteps = 1\n") == ["c.toml:1: not valid TOML: Expected ']' at the end of a table declaration"]
     assert errors("") == ['c.toml: the config is empty; start with `recipe = "…"` (see `dinomx plugins`)']
-    for name, message in (("none.toml", "there is no such file"), (str(tmp_path), "this is a folder; name the TOML file in it")):
+    for name, message in (
+        ("none.toml", "there is no such file"),
+        (str(tmp_path), "this is a folder; name the TOML file in it"),
+    ):
         with pytest.raises(ConfigError) as caught:
             api.plan(name)
         assert str(caught.value) == f"{name}: {message}"
 
 
 def test_unknown_recipe(errors):
-    assert errors('recipe = "dinov1-smal"\n') == ['c.toml:1: recipe: no recipe is called "dinov1-smal"; did you mean "dinov1-small"?']
+    assert errors('recipe = "dinov1-smal"\n') == [
+        'c.toml:1: recipe: no recipe is called "dinov1-smal"; did you mean "dinov1-small"?'
+    ]
 
 
 def test_set_is_read_as_toml_else_as_text(errors, tmp_path):
     (tmp_path / "c.toml").write_text(GOOD)
     made = api.plan(
-        tmp_path / "c.toml", overrides=["run.precision=bf16", "optimizer.lr=1e-2", 'run.steps="2 passes"', "optimizer.betas=[0.8,0.9]"]
+        tmp_path / "c.toml",
+        overrides=["run.precision=bf16", "optimizer.lr=1e-2", 'run.steps="2 passes"', "optimizer.betas=[0.8,0.9]"],
     )
     assert (made.spec.run.precision, made.spec.optimizer.betas, made.steps) == ("bf16", [0.8, 0.9], 225)
     assert made.curves["optimizer.lr"].peak == 0.01
@@ -133,7 +157,7 @@ def test_a_number_over_a_recipes_schedule_replaces_its_peak(tmp_path):
     assert (curve.peak, curve.end, curve.warmup) == (5e-3, 1e-5, 1)
     source = {value.key: value.source for value in made.values}
     assert source["optimizer.lr.peak"] == f"{tmp_path}/c.toml:11"
-    assert source["optimizer.lr.end"] == "recipe dinov1-small:49"
+    assert re.fullmatch(r"recipe dinov1-small:\d+", source["optimizer.lr.end"])
     assert source["optimizer.eps"] == "default"
 
 
@@ -141,7 +165,9 @@ def test_a_new_name_drops_the_recipes_keys_of_that_table(tmp_path, image_folder)
     (tmp_path / "base.toml").write_text(GOOD)
     text = GOOD.replace('name = "digits"', 'name = "digits"\nsplit = "test"')
     (tmp_path / "c.toml").write_text(text)
-    made = api.plan(tmp_path / "c.toml", overrides=['data.name="image-folder"', f'data.path="{image_folder}"', "run.batch_size=8"])
+    made = api.plan(
+        tmp_path / "c.toml", overrides=['data.name="image-folder"', f'data.path="{image_folder}"', "run.batch_size=8"]
+    )
     assert made.data.count == 12
 
 

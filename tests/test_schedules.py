@@ -8,7 +8,9 @@ from tests.parity.replay import GOLDENS
 RECORDED = {
     "cosine_warmup": Schedule(4e-3, start=0.0, end=1e-6, warmup=10),
     "linear_warmup_cosine": Schedule(4e-3, start=0.0, end=1e-5, warmup=10, convention="decay-inclusive"),
-    "linear_warmup_cosine_20_then_constant": Schedule(4e-3, start=0.0, end=1e-5, warmup=10, decay=20, convention="decay-inclusive"),
+    "linear_warmup_cosine_20_then_constant": Schedule(
+        4e-3, start=0.0, end=1e-5, warmup=10, decay=20, convention="decay-inclusive"
+    ),
 }
 
 
@@ -31,7 +33,8 @@ def test_linear_and_constant_shapes():
 
 
 @pytest.mark.parametrize(
-    ("written", "steps"), [(500, 500), ("500 steps", 500), ("1 step", 1), ("10%", 20), ("2 passes", 15), ("0.5 passes", 4)]
+    ("written", "steps"),
+    [(500, 500), ("500 steps", 500), ("1 step", 1), ("10%", 20), ("2 passes", 15), ("0.5 passes", 4)],
 )
 def test_lengths_are_steps_shares_or_passes(written, steps):
     assert Length.parse(written).steps(200, 7.5) == steps

@@ -1,6 +1,6 @@
 """Document -> RunSpec: every section read, every problem gathered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -42,18 +42,18 @@ class _Reader:
         table = {} if table is None else table
         return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default))
 
-    def labelled(self, name: str, wanted: list[str] | None = None) -> dict[str, Chosen]:
+    def labelled(self, name: str, wanted: Iterable[str] = ()) -> dict[str, Chosen]:
         kind, listing = LABELLED[name]
         tables = self.document.data.get(name, {})
         if not isinstance(tables, dict):
             self.problems.append(Problem(f"expected tables [{name}.LABEL]", name, self.document.place((name,))))
             return {}
-        labels = wanted
+        labels = [*tables, *(label for label in wanted if label not in tables)]
         if listing and listing in self.document.data:
             listed = self.document.data[listing]
             labels = self.attempt((listing,), lambda: self.converter.structure(listed, list[str])) or []
         result = {}
-        for label in tables if labels is None else labels:
+        for label in labels:
             path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
             table = tables.get(label, {})
             chosen = self.attempt(path, partial(choose, self.converter, self.registry, kind, table, label, label))
@@ -87,8 +87,8 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
                         Problem(message, f"loss.{label}.head", document.place(("loss", label, "head")))
                     )
                     del wanted[request.head]
-    heads = reader.labelled("head", list(wanted))
-    strategies = reader.labelled("strategy", None if "strategy" in document.data else [])
+    heads = {label: head for label, head in reader.labelled("head", wanted).items() if label in wanted}
+    strategies = reader.labelled("strategy")
     evaluate = reader.labelled("evaluate")
     if reader.problems:
         raise ConfigError(_unique(reader.problems))
