@@ -1,6 +1,7 @@
 """The run folder: `config.toml`, `plan.json`, `metrics.jsonl`, `evaluations.jsonl`, `checkpoints/<step>/`, `export/`."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -52,7 +53,9 @@ class RunFolder:
     def _write_row(self, file: str, row: dict[str, Any]) -> None:
         if file not in self._rows:
             self._rows[file] = (self.path / file).open("a", encoding="utf-8", buffering=1)
-        self._rows[file].write(json.dumps(row) + "\n")
+        # JSON has no infinity: the norm of a gradient that overflowed in fp16 is written as null.
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._rows[file].write(json.dumps(plain) + "\n")
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Append one training step."""

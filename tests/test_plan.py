@@ -25,7 +25,7 @@ def test_batch_arithmetic_and_scaled_lr(toy):
         )
     )
     assert (made.batch.images, made.batch.world_size, made.batch.accumulation, made.batch.micro) == (64, 1, 4, 16)
-    assert made.steps == 45  # 2 x 1437 / 64
+    assert made.steps == 45  # 2 x 1438 / 64
     assert made.passes == pytest.approx(2, abs=0.01)
     assert made.curves["optimizer.lr"].peak == pytest.approx(1e-3 / 4)
     assert any("micro-batches of 16 images" in warning for warning in made.warnings)
@@ -80,7 +80,7 @@ def test_the_text_names_every_value(toy):
         ({"augmentation": {"globals": {"count": 1}, "locals": None}, "loss": {"dino": {"local_view": ""}}}, 'loss.dino: compares different crops of an image, and there is only one; make two "global" crops or add local ones'),
         ({"optimizer": {"lr": {"peak": 1.0, "warmup": 9}}}, 'optimizer.lr.warmup: its warm-up is 9 steps, longer than the run of 4; a share such as "10%" always fits'),
         ({"optimizer": {"lr": {"peak": 1.0, "warmup": "1 passes"}}}, 'optimizer.lr.warmup: 1 passes is 180 steps, longer than the run of 4; a share such as "10%" always fits'),
-        ({"run": {"batch_size": 2000}}, "run.batch_size: 2000 is more than the 1437 images there are"),
+        ({"run": {"batch_size": 2000}}, "run.batch_size: 2000 is more than the 1438 images there are"),
         ({"run": {"batch_size": 9, "accumulation": 2}}, "run.batch_size: 9 does not divide over 1 processes x 2 accumulated micro-batches; use 8"),
         ({"run": {"steps": "0.001 passes"}}, 'run.steps: "0.001 passes" is less than one step'),
         ({"backbone": {"heads": 3}}, "backbone: width 16 does not divide over 3 heads"),

@@ -1,7 +1,7 @@
 """DINO's vision transformer, as a `transformers.ViTModel`."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -119,16 +119,12 @@ class ViTBackbone(Backbone):
 
     def save(self, folder: Path) -> None:
         """A `ViTModel` folder."""
-        quiet = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        self.model.save_pretrained(folder)
-        if quiet:
-            logging.enable_progress_bar()
+        with no_progress_bars():
+            self.model.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Weights of a `ViTModel` folder; raises DataError unless every tensor is there and none is left over."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        """Weights of a `ViTModel` folder; raises DataError unless every tensor is there, fits, and none is left over."""
+        with no_progress_bars():
             loaded, report = ViTModel.from_pretrained(
                 folder,
                 add_pooling_layer=False,
@@ -136,11 +132,27 @@ class ViTBackbone(Backbone):
                 local_files_only=True,
                 output_loading_info=True,
             )
-        faults = {
-            name: sorted(report[name])
-            for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
-            if report[name]
-        }
-        if faults:
-            raise DataError(f"{folder}: the weights do not fit the backbone: {faults}")
+        ours = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        theirs = {name: tensor.shape for name, tensor in loaded.state_dict().items()}
+        fresh = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        fit = {name for name in ours if theirs.get(name) == ours[name]} - fresh
+        extra = sorted({*theirs, *report["unexpected_keys"]} - set(ours))
+        if len(fit) < len(ours) or extra:
+            faults = sorted(set(ours) - fit) + extra
+            raise DataError(
+                f"{folder}: {len(fit)}/{len(ours)} tensors fit the backbone; not so {', '.join(faults[:4])}"
+                + (f" and {len(faults) - 4} more" if len(faults) > 4 else "")
+            )
         self.model.load_state_dict(loaded.state_dict())
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """transformers shows bars for the quickest of loads and saves."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
