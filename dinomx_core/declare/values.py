@@ -63,20 +63,23 @@ class Schedule:
     """A value that changes over the run: linear from `start` to `peak` over `warmup`, then by `shape` from `peak` to `end`.
 
     In TOML a number alone is a constant; a number that overrides a schedule of the recipe replaces its `peak`.
-    `convention` says which end is exact. "warmup-inclusive" (DINO, DINOv2): the last warm-up step has `peak` and the decay
+    The conventions: "warmup-inclusive" (DINO, DINOv2): the last warm-up step has `peak` and the decay
     stops one step short of `end`. "decay-inclusive" (DINOv3): the warm-up stops one step short of `peak` and the decay's
-    last step has `end`. `decay` is the decay's length (default: the rest of the run; `end` afterwards).
-    With `hold`, the value changes only every `hold` steps.
+    last step has `end`. After the decay the value stays at `end`.
     """
 
-    peak: float
-    start: float = 0.0
-    end: float | None = None
-    warmup: Length = attrs.field(default=Length(0), converter=as_length)
-    decay: Length | None = attrs.field(default=None, converter=as_optional_length)
-    shape: Shape = "cosine"
-    convention: Convention = "warmup-inclusive"
-    hold: Length = attrs.field(default=Length(1), converter=as_length)
+    peak: float = attrs.field(metadata={"doc": "value at the end of the warm-up"})
+    start: float = attrs.field(default=0.0, metadata={"doc": "value at the first step, where there is a warm-up"})
+    end: float | None = attrs.field(default=None, metadata={"doc": "value after the decay; left out: `peak`"})
+    warmup: Length = attrs.field(default=Length(0), converter=as_length, metadata={"doc": "length of the rise"})
+    decay: Length | None = attrs.field(
+        default=None,
+        converter=as_optional_length,
+        metadata={"doc": "length of the way to `end`; left out: the rest of the run"},
+    )
+    shape: Shape = attrs.field(default="cosine", metadata={"doc": "of the way from `peak` to `end`"})
+    convention: Convention = attrs.field(default="warmup-inclusive", metadata={"doc": "which end is exact"})
+    hold: Length = attrs.field(default=Length(1), converter=as_length, metadata={"doc": "steps between two changes"})
 
     @classmethod
     def constant(cls, value: float) -> "Schedule":

@@ -1,0 +1,126 @@
+"""Every TOML block plans, every Python block and command in README and docs runs, the reference is up to date."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from docs.generate import PAGE, page
+
+TOP = Path(__file__).parents[1]
+PAGES = [
+    TOP / "README.md",
+    TOP / "CONTRIBUTING.md",
+    *sorted((TOP / "docs").glob("*.md")),
+    *sorted(TOP.glob("plugins/*/README.md")),
+]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MAKE_TARGETS = set(re.findall(r"^(\w+):", (TOP / "Makefile").read_text(), re.MULTILINE))
+
+
+def blocks(language):
+    return [
+        pytest.param(text, id=f"{path.relative_to(TOP)}-{number}")
+        for path in PAGES
+        for number, (found, text) in enumerate(BLOCK.findall(path.read_text()))
+        if found == language
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with the images and configs that the pages speak of."""
+    rng = np.random.default_rng(0)
+    for folder in ("cells", "held-out-cells", "slices"):
+        for label in ("a", "b"):
+            (tmp_path / folder / label).mkdir(parents=True)
+            for number in range(110 if folder == "cells" else 40):
+                Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(
+                    tmp_path / folder / label / f"{number}.png"
+                )
+    for name in ("examples", "plugins", "tests"):
+        os.symlink(TOP / name, tmp_path / name)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")
+    configs = {re.search(r'name = "cells"', text): text for text in (b.values[0] for b in blocks("toml"))}
+    for text in configs.values():
+        (tmp_path / ("config.toml" if "held-out" in text else "slices.toml")).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(TOP))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_every_toml_block_plans(place, text):
+    (place / "block.toml").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", "from dinomx_core.cli import main; main()", "plan", "block.toml"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def runnable(text):
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "make":
+            assert words[1] in MAKE_TARGETS, line
+        elif words and words[:2] != ["pip", "install"]:
+            yield words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_every_command_runs(place, text):
+    for words in runnable(text):
+        assert words[0] in ("dinomx", "python"), words
+        start = ["-c", "from dinomx_core.cli import main; main()"] if words[0] == "dinomx" else []
+        short = ["--set", "run.steps=2", "--set", "run.batch_size=8"] if words[:2] == ["dinomx", "run"] else []
+        if words[:2] == ["dinomx", "run"] and "held-out" in Path(words[2]).read_text():
+            short += ["--set", "evaluate.knn.k=[5]"]
+        done = subprocess.run([sys.executable, *start, *words[1:], *short], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("python"))
+def test_every_python_block_runs(place, text):
+    config = place / "examples" / "quickstart.toml"
+    quick = config.read_text().replace("[run]", '[run]\nname = "quickstart"')
+    (place / "examples").unlink()
+    (place / "examples").mkdir()
+    (place / "examples" / "quickstart.toml").write_text(
+        re.sub(r"^steps = \d+", "steps = 2", quick, count=1, flags=re.MULTILINE)
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_config_reference_is_up_to_date():
+    assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_every_option_is_documented():
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("| `") and line.count("|") == 5 and "| key |" not in line:
+            key, doc = line.split("|")[1], line.split("|")[4]
+            assert doc.strip(), key
+
+
+def test_every_hook_and_contract_is_in_the_design_page():
+    from dinomx_core.declare.hooks import HOOKS
+
+    text = (TOP / "docs" / "design.md").read_text()
+    assert [hook for hook in HOOKS.values() if f"`{hook}`" not in text] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    for path in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
