@@ -20,9 +20,8 @@ def main() -> None:
                 started = time.perf_counter()
                 subprocess.run([DINOMX, *arguments], check=True, capture_output=True)
                 times.append(time.perf_counter() - started)
-            print(
-                f"dinomx {' '.join(arguments[:2]):<32} {statistics.median(times):.3f} s (median of {RUNS}, {min(times):.3f} to {max(times):.3f})"
-            )
+            spread = f"{min(times):.3f} to {max(times):.3f}"
+            print(f"dinomx {' '.join(arguments[:2]):<32} {statistics.median(times):.3f} s (median of {RUNS}, {spread})")
 
 
 if __name__ == "__main__":

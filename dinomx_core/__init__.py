@@ -3,7 +3,8 @@
 What a plugin's declarations need is importable from here and free of torch; `plan`, `run` and `load` do what the commands do.
 """
 
-from dinomx_core.api import load, plan, run
+from typing import TYPE_CHECKING, Any
+
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
@@ -36,6 +37,9 @@ from dinomx_core.declare.values import (
     slot,
 )
 from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, TrainingError
+
+if TYPE_CHECKING:
+    from dinomx_core.api import load, plan, run
 
 __version__ = "0.1.0"
 
@@ -76,3 +80,12 @@ __all__ = [
     "schedule_of",
     "slot",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`plan`, `run` and `load` are imported when they are first used: declarations and `dinomx --help` need none of them."""
+    if name in ("load", "plan", "run"):
+        from dinomx_core import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

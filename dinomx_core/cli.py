@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dinomx_core import api
 from dinomx_core.errors import DinomxError
 
 app = typer.Typer(
@@ -16,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 Config = Annotated[Path, typer.Argument(help="TOML file of the run", show_default=False)]
@@ -42,6 +42,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:
     """Train as the config says."""
+    from dinomx_core import api
     from dinomx_core.progress import Silent, TextProgress
 
     plan = api.plan(config, overrides=set_ or [], out=out)
@@ -56,6 +57,7 @@ def run(
 @app.command()
 def plan(config: Config, set_: Settings = None, out: Out = None, json_: AsJson = False) -> None:
     """Show everything that a run would do, and do none of it."""
+    from dinomx_core import api
     from dinomx_core.planning.show import lines
 
     made = api.plan(config, overrides=set_ or [], out=out)

@@ -4,10 +4,6 @@ import sys
 from collections import deque
 from typing import Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from dinomx_core.planning.plan import Plan
 
 RECENT = 50  # steps that the shown rate is the mean of, so that it neither jumps nor lags
@@ -57,13 +53,17 @@ class TextProgress:
 
     def __init__(self, out: TextIO | None = None):
         self.out = out or sys.stderr
-        self.bar: Bar | None = None
+        self.bar: Any = None
 
     def start(self, plan: Plan) -> None:
         """Note how many steps there are and how often to speak; on a terminal, start the bar."""
         self.steps, self.every = plan.steps, max(1, plan.lengths["log.every"])
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         if self.out.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bar
+
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"))
             self.bar = Bar(*columns, console=Console(file=self.out), expand=True)
             self.task = self.bar.add_task("starting", total=plan.steps)

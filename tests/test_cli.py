@@ -24,6 +24,16 @@ def test_help_lists_the_commands():
         assert command in done.stdout
 
 
+def test_help_imports_neither_torch_nor_the_planning():
+    code = "import sys; sys.argv = ['dinomx', '--help']; import atexit; atexit.register(lambda: print(sorted(sys.modules)))\n"
+    code += "from dinomx_core.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert "'typer'" in loaded
+    for module in ("'torch'", "'cattrs'", "'dinomx_core.api'", "'numpy'"):
+        assert module not in loaded
+
+
 def test_plan_prints_text_and_json(tmp_path):
     text = dinomx("plan", "examples/quickstart.toml", "--out", tmp_path)
     assert text.returncode == 0
