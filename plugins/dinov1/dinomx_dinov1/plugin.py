@@ -76,7 +76,7 @@ class DinoHead:
 
     prototypes: int = option(65536, "outputs K", check=positive)
     hidden: int = option(2048, "width of the hidden layers", check=positive)
-    bottleneck: int = option(256, "width before the prototypes", check=positive)
+    bottleneck: int = option(256, "width before the prototypes; initial logits spread by 1 / sqrt(bottleneck)", check=positive)
     layers: int = option(3, "linear layers before the prototypes", check=positive)
     train_magnitude: bool = option(False, "train the length of each prototype (DINOv2) or keep it at 1 (DINO)")
 
