@@ -80,8 +80,9 @@ def run(
     from dinomx_core.training.loop import train
 
     watcher = progress or Silent()
-    folder = RunFolder.create(the_plan, overwrite)
+    RunFolder.check(the_plan, overwrite)
     parts = build(the_plan)
+    folder = RunFolder.create(the_plan, overwrite)  # only now: what cannot be built leaves no trace and deletes no run
     watcher.start(the_plan)
     try:
         figures = train(parts, folder, watcher)

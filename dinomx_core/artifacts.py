@@ -27,7 +27,19 @@ class RunFolder:
 
     @classmethod
     def create(cls, plan: Plan, overwrite: bool) -> "RunFolder":
-        """Make the folder and write the config verbatim and the plan. Refuses a used one unless told to overwrite it."""
+        """Make the folder and write the config verbatim and the plan; an old run there was checked to be deletable."""
+        path = plan.run_dir
+        cls.check(plan, overwrite)
+        if path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True)
+        write_atomically(path / "config.toml", plan.config_text)
+        write_atomically(path / "plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
+        return cls(path)
+
+    @staticmethod
+    def check(plan: Plan, overwrite: bool) -> None:
+        """Raise ConfigError for a used folder unless told to overwrite it, and always for one that holds something else."""
         path = plan.run_dir
         if path.exists() and any(path.iterdir()):
             if not (path / "plan.json").exists():
@@ -35,11 +47,6 @@ class RunFolder:
             if not overwrite:
                 remedy = "choose another run.name or --out, or start anew with --overwrite"
                 raise ConfigError([Problem(f"{path} holds a run already; {remedy}", "run.name")])
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.toml", plan.config_text)
-        write_atomically(path / "plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
-        return cls(path)
 
     @property
     def export(self) -> Path:

@@ -38,9 +38,13 @@ class PluginError(DinomxError):
 
 
 class DataError(DinomxError):
-    """Data that cannot be read or used as the config asks."""
+    """Data that cannot be read or used as the config asks; `key` is the option that names them, where one does."""
 
     exit_code = 2
+
+    def __init__(self, message: str, key: str = ""):
+        self.key = key
+        super().__init__(message)
 
 
 class TrainingError(DinomxError):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see dinomx_core.training
+import dinomx_core.training  # noqa: F401 - sets how threads wait, before torch is imported
 
 TOY = {
     "run": {"steps": 4, "batch_size": 8, "device": "cpu", "threads": 1},

@@ -61,7 +61,7 @@ prototypes = 0
         'c.toml:15: backbone.dept: unknown key; did you mean "depth"?',
         "c.toml:16: backbone.patch_size: expected a whole number, got 4.0",
         'c.toml:18: loss.dino.target.name: no target is called "centring"; did you mean "centering"?',
-        "c.toml:20: head.dino.prototypes: must be > 0, got 0",
+        "c.toml:20: head.dino.prototypes: must be >= 2, got 0",
     ]
 
 
@@ -91,6 +91,20 @@ prototypes = 0
         ("[optimizer]\nlr = nan", "c.toml:5: optimizer.lr.peak: expected a number, got NaN"),
         ("[optimiser]\nlr = 1", 'c.toml:4: optimiser: unknown key; did you mean "optimizer"?'),
         ('losses = ["dino", "ibot"]', 'c.toml:4: losses: no loss is called "ibot"; installed: dino'),
+        (
+            "[optimizer]\nbetas = [0.9]",
+            "c.toml:5: optimizer.betas: must be two numbers of 0 or more and less than 1, got [0.9]",
+        ),
+        (
+            "[optimizer]\nbetas = [0.9, 1.0]",
+            "c.toml:5: optimizer.betas: must be two numbers of 0 or more and less than 1, got [0.9, 1.0]",
+        ),
+        ("[backbone]\ndrop_path = 1.0", "c.toml:5: backbone.drop_path: must be 0 or more and less than 1, got 1.0"),
+        ("[log]\nevery = 0", 'c.toml:5: log.every: must be more than none, got "0 steps"'),
+        (
+            '[loss."a.b"]\nname = "dino"',
+            'c.toml:4: loss.a.b: "a.b" cannot be a label: letters, digits, - and _, and none of keys, values, items, pop, clear, update, type, teacher',
+        ),
         ("run = 3", "c.toml:4: run: expected a table, got 3"),
     ],
 )
@@ -184,3 +198,50 @@ def test_a_config_can_be_a_dict(toy):
     assert made.spec.run.name == "run"
     with pytest.raises(ConfigError, match=r"^config:\d+: optimizer\.lr: expected a number"):
         api.plan(toy(optimizer={"lr": "x"}))
+
+
+def test_places_survive_comments_separators_and_overrides(errors):
+    assert errors('# use """ for long texts\n' + GOOD + "[backbone]\ndept = 1\n") == [
+        'c.toml:12: backbone.dept: unknown key; did you mean "depth"?'
+    ]
+    assert (
+        errors(GOOD + 'a = "\u2028"\n[backbone]\ndept = 1\n')[-1]
+        == 'c.toml:12: backbone.dept: unknown key; did you mean "depth"?'
+    )
+    assert (
+        errors("[run]\nsteps = 1\nbatch_size = 1\n", "run.threads=1")[1]
+        == "c.toml: data: missing; add [data] with a name (digits, image-folder)"
+    )
+    assert errors(GOOD, "optimizer.lr=-1") == ["--set optimizer.lr=-1: optimizer.lr: must be 0 or more, got -1.0"]
+
+
+def test_odd_overrides_are_refused_or_texts(errors):
+    assert errors(GOOD, "run steps=7") == ["--set run steps=7: expected KEY=VALUE, such as optimizer.lr=1e-4"]
+    assert errors(GOOD, "run.precision=bf16\nfoo = 1")[0].startswith("--set run.precision=bf16\nfoo = 1"[:24])
+
+
+def test_naming_the_default_component_keeps_the_recipes_keys(tmp_path):
+    (tmp_path / "c.toml").write_text(GOOD + '[teacher]\nname = "ema"\n[loss.dino]\nname = "dino"\n')
+    made = api.plan(tmp_path / "c.toml")
+    assert made.curves["teacher.momentum"].peak == 0.99
+    assert made.spec.losses["dino"].options.teacher_temperature.peak == 0.04
+
+
+def test_evaluation_data_that_is_missing_is_reported_with_the_rest(errors):
+    lines = errors(
+        GOOD
+        + '[backbone]\nheads = 5\n[evaluate.knn]\nk = [5]\nquery = { name = "digits" }\n[evaluate.knn.bank]\nname = "image-folder"\npath = "nosuch"\n'
+    )
+    assert [line.split(" (looked")[0] for line in lines] == [
+        'c.toml:17: evaluate.knn.bank.path: there is no folder "nosuch"',
+        "c.toml:11: backbone.heads: width 128 does not divide over 5 heads",
+    ]
+
+
+def test_paths_that_are_no_files(errors, tmp_path):
+    (tmp_path / "c.toml").write_text(GOOD)
+    with pytest.raises(ConfigError, match=r"c\.toml/x: cannot be read: .*Not a directory"):
+        api.plan("c.toml/x")
+    assert errors("a = " + "[" * 3000) == ["c.toml: not valid TOML: nested too deeply"]
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert api.plan("bom.toml").steps == 10

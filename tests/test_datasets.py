@@ -35,7 +35,6 @@ def test_flat_nested_linked_and_foreign_files(image_folder, tmp_path):
     os.symlink(image_folder, image_folder / "dogs" / "loop")
     (image_folder / "dogs" / "notes.txt").write_text("x")
     (image_folder / ".cache.png").write_text("x")
-    list_images.cache_clear()
     found = list_images(str(image_folder))
     assert "dogs/deep/link.JPG" in found.files and len(found.files) == 14
     assert found.notes == ("1 files of other kinds are left out",)

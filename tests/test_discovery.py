@@ -75,6 +75,10 @@ def test_a_strangers_plugin_is_found_with_its_version_and_summary(install):
         (LOSS + "\nDINOMX_API = 2\n", "made for plugin API 2, this is 1; upgrade dinomx"),
         (LOSS + "    raise OSError('half-way')\n", "dinomx_losses() raised OSError: half-way"),
         (LOSS.replace("@attrs.frozen", ""), "dinomx_losses() raised TypeError: the options of \"spread\" are not an attrs class: <class 'dinomx_bad.Spread'>"),
+        (LOSS + "\nDINOMX_API = '1'\n", "made for plugin API '1', this is 1; upgrade the plugin"),
+        ("import sys; sys.exit('no licence')", "cannot import dinomx_bad: SystemExit: no licence"),
+        (LOSS.replace('Loss("spread"', "Loss(None"), "dinomx_losses() raised TypeError: the name of"),
+        (LOSS.replace("margin: float", "margin: 'Nowhere'"), "dinomx_losses() raised NameError: name 'Nowhere' is not defined"),
         ("x = 1", "dinomx_bad declares nothing: no function is marked with @hookimpl"),
         ("from dinomx_core import hookimpl\n@hookimpl\ndef dinomx_losses():\n    return None", "dinomx_losses() raised TypeError: 'NoneType' object is not iterable"),
         ("from dinomx_core import hookimpl\n@hookimpl\ndef dinomx_losses():\n    yield 3", "dinomx_losses() raised TypeError: it yielded 3, which does not belong there"),
@@ -83,7 +87,7 @@ def test_a_strangers_plugin_is_found_with_its_version_and_summary(install):
 def test_a_broken_plugin_is_named_with_its_cause_and_stops_nobody(install, code, expected):
     install("bad", code)
     registry = discover()
-    assert error_of(registry, "bad") == expected
+    assert error_of(registry, "bad").startswith(expected)
     assert registry.find("loss", "dino").name == "dino"
     assert f"BROKEN: {expected}" in as_text(registry)
 

@@ -151,3 +151,16 @@ def test_grey_and_colour_are_mixed_by_rule(photo):
     assert torch.equal(to_channels(grey, 3)[0], to_channels(grey, 3)[2])
     with pytest.raises(DataError, match="an image of 2 channels cannot become one of 3"):
         to_channels(photo[:2], 3)
+
+
+def test_wide_pixels_without_a_range_are_refused_and_sixteen_bit_crops_flip(tmp_path):
+    for mode, array in (("i", np.full((4, 4), 70000, np.int32)), ("f", np.full((4, 4), 4000, np.float32))):
+        Image.fromarray(array).save(tmp_path / f"{mode}.tiff")
+        with pytest.raises(DataError, match="have no declared range"):
+            read_image(tmp_path / f"{mode}.tiff")
+    image = torch.full((1, 8, 8), 40000, dtype=torch.int32).to(torch.uint16)
+    crops = Crops(count=1, size=8, area=[1.0, 1.0], aspect=[1.0, 1.0], **{**PLAIN, "flip": 1.0})
+    made = MultiCropAugmentation(MultiCrop(globals=crops, mean=[0.0], std=[1.0]), 1)(Item(image), Stream(0))["global"][
+        0
+    ]
+    torch.testing.assert_close(made.pixels, torch.full((1, 8, 8), 40000 / 65535))

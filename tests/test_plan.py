@@ -74,22 +74,28 @@ def test_the_text_names_every_value(toy):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"augmentation": {"locals": {"size": 10}}}, "augmentation: local crops of 10 px are not a multiple of the patch (4 px); use 8 or 12"),
-        ({"augmentation": {"globals": {"size": 3}, "locals": None}, "loss": {"dino": {"local_view": ""}}}, "augmentation: global crops of 3 px are not a multiple of the patch (4 px); use 4"),
+        ({"augmentation": {"locals": {"size": 10}}}, "augmentation.locals.size: local crops of 10 px are not a multiple of the patch (4 px); use 8 or 12"),
+        ({"augmentation": {"globals": {"size": 3}, "locals": None}, "loss": {"dino": {"local_view": ""}}}, "augmentation.globals.size: global crops of 3 px are not a multiple of the patch (4 px); use 4"),
         ({"augmentation": {"locals": None}}, 'loss.dino: needs the view "local", which the augmentation does not make (it makes: global)'),
-        ({"augmentation": {"globals": {"count": 1}, "locals": None}, "loss": {"dino": {"local_view": ""}}}, 'loss.dino: compares different crops of an image, and there is only one; make two "global" crops or add local ones'),
+        ({"augmentation": {"globals": {"count": 1}, "locals": None}, "loss": {"dino": {"local_view": ""}}}, 'loss.dino: compares different crops of an image, and there is only one; make two "global" crops or local ones'),
         ({"optimizer": {"lr": {"peak": 1.0, "warmup": 9}}}, 'optimizer.lr.warmup: its warm-up is 9 steps, longer than the run of 4; a share such as "10%" always fits'),
         ({"optimizer": {"lr": {"peak": 1.0, "warmup": "1 passes"}}}, 'optimizer.lr.warmup: 1 passes is 180 steps, longer than the run of 4; a share such as "10%" always fits'),
+        ({"augmentation": {"locals": {"count": 0}}}, 'loss.dino.local_view: no crops are called "local"; make some, or set local_view = ""'),
+        ({"loss": {"dino": {"local_view": "global"}}}, "loss.dino.local_view: is the global view; a crop would be compared with itself"),
+        ({"strategy": {"again": {"name": "ema"}}}, "strategy.again: supplies the teacher; it belongs into the table [teacher]"),
+        ({"augmentation": {"resize": 8}}, "augmentation.resize: 8 is smaller than the centre crop of 16"),
+        ({"backbone": {"mlp_ratio": 0.001}}, "backbone.mlp_ratio: 0.001 leaves the MLP no hidden feature"),
+        ({"run": {"out": "~nosuchuser/x", "batch_size": 9, "accumulation": 2}}, "run.batch_size: 9 does not divide over 1 processes x 2 accumulated micro-batches; use 8"),
         ({"run": {"batch_size": 2000}}, "run.batch_size: 2000 is more than the 1438 images there are"),
         ({"run": {"batch_size": 9, "accumulation": 2}}, "run.batch_size: 9 does not divide over 1 processes x 2 accumulated micro-batches; use 8"),
         ({"run": {"steps": "0.001 passes"}}, 'run.steps: "0.001 passes" is less than one step'),
-        ({"backbone": {"heads": 3}}, "backbone: width 16 does not divide over 3 heads"),
+        ({"backbone": {"heads": 3}}, "backbone.heads: width 16 does not divide over 3 heads"),
         ({"augmentation": {"mean": [0.1, 0.2, 0.3]}}, "augmentation.mean: has 3 values, the images 1 channels; give 1 or 1"),
         ({"augmentation": {"globals": {"blur": [0.1, 0.2, 0.3]}}}, "augmentation.globals: blur has 3 probabilities for 2 crops; give 1 or 2"),
         ({"augmentation": {"globals": {"area": [0.5, 0.1]}}}, "augmentation.globals.area: must be [smallest, largest] with 0 < smallest <= largest <= 1, got [0.5, 0.1]"),
-        ({"data": {"name": "image-folder", "path": "/nowhere/at/all", "split": None}}, f'data: there is no folder "/nowhere/at/all" (looked in {os.getcwd()})'),
+        ({"data": {"name": "image-folder", "path": "/nowhere/at/all", "split": None}}, f'data.path: there is no folder "/nowhere/at/all" (looked in {os.getcwd()})'),
         ({"evaluate": {"knn": {"bank": {"name": "digits"}}}}, "evaluate.knn.query: missing"),
-        ({"evaluate": {"knn": {"bank": {"name": "digits"}, "query": {"name": "digits"}, "k": [3000]}}}, "evaluate.knn: bank: 1797 images are fewer than k = 3000"),
+        ({"evaluate": {"knn": {"bank": {"name": "digits"}, "query": {"name": "digits"}, "k": [3000]}}}, "evaluate.knn.k: the bank's 1797 images are fewer than k = 3000"),
     ],
 )  # fmt: skip
 def test_refusals(toy, change, expected):
@@ -105,7 +111,7 @@ def test_channels_of_evaluation_data_must_fit(toy, image_folder):
 def test_a_flat_folder_has_no_labels_for_knn(toy, image_folder):
     data = {"name": "image-folder", "path": str(image_folder / "cats"), "channels": 1}
     found = refusals(toy(evaluate={"knn": {"bank": data, "query": data, "k": [2]}}))
-    assert "evaluate.knn: query: has no labels; k-NN needs a folder a class" in found
+    assert "evaluate.knn.query: has no labels; k-NN needs a folder a class" in found
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -182,3 +182,29 @@ def test_batches_are_view_major_and_say_where_crops_came_from(toy):
     assert views.boxes["local"].shape == (2, 8, 4)
     assert torch.equal(views.pixels["global"][1, 3], images[3][0]["global"][1].pixels)
     assert views.labels.tolist() == [parts.data[int(i)].label for i in views.index][:359]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_image_is_named_without_a_traceback(toy, image_folder, workers):
+    (image_folder / "cats" / "3.png").write_bytes(b"\x89PNG broken")
+    config = toy(
+        data={"name": "image-folder", "path": str(image_folder), "split": None},
+        augmentation={"mean": [0.5], "std": [0.3]},
+        loader={"workers": workers},
+    )
+    with pytest.raises(DataError) as caught:
+        api.run(config)
+    assert str(caught.value).startswith(
+        f"{image_folder}/cats/3.png: cannot be read as an image"
+    ) and "Traceback" not in str(caught.value)
+
+
+def test_a_run_that_cannot_be_built_deletes_nothing_and_leaves_no_trace(toy, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    kept = api.run(toy()).folder
+    for name in ("run", "new"):
+        with pytest.raises(ConfigError, match='cannot use "cuda" here; set run.device = "cpu"'):
+            api.run(toy(run={"device": "cuda", "name": name}), overwrite=True)
+    assert len(rows(kept / "metrics.jsonl")) == 4
+    assert not (tmp_path / "runs" / "new").exists()

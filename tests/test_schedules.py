@@ -44,3 +44,9 @@ def test_lengths_are_steps_shares_or_passes(written, steps):
 def test_other_lengths_are_refused(written):
     with pytest.raises(ValueError, match=r'expected steps \(500\), a share of the run \("10%"\) or passes'):
         Length.parse(written)
+
+
+def test_a_hold_that_does_not_divide_rounds_lengths_up():
+    curve = resolve(Schedule(1.0, end=0.0, warmup=4, shape="linear", hold=3), 12, 1.0)
+    assert [round(curve.at(step), 3) for step in range(12)] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 0.667, 0.667, 0.667]
+    assert resolve(Schedule(1e-3, end=1e-6, hold=180), 10, 1.0).at(9) == 1e-3

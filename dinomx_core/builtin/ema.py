@@ -19,11 +19,18 @@ class EmaTeacher(Strategy):
         """A network of the student's shape that starts from its weights; every parameter is a pair."""
         network = make().to(next(student.parameters()).device)
         own = dict(network.named_parameters())
-        pairs = [(p.data, own[name].data) for name, p in student.named_parameters() if name in own]
+        theirs = dict(student.named_parameters())
+        if alone := [name for name in own if name not in theirs]:
+            raise RuntimeError(
+                f"the student has no {alone[0]} that the teacher could follow; its strategy must supply the teacher"
+            )
+        pairs = [(theirs[name].data, parameter.data) for name, parameter in own.items()]
         torch._foreach_copy_([t for _, t in pairs], [s for s, _ in pairs])
         return Teacher(network, pairs)
 
     def after_step(self, teacher: Teacher, values: Scheduled) -> None:
         """Move every pair together by 1 - momentum."""
+        if not teacher.pairs:  # a strategy supplied a teacher that stays as it is
+            return
         students, teachers = [s for s, _ in teacher.pairs], [t for _, t in teacher.pairs]
         torch._foreach_lerp_(teachers, students, 1.0 - values["momentum"])

@@ -1,7 +1,6 @@
 """The files of an image folder, found by name alone and without torch."""
 
 import os
-from functools import lru_cache
 from pathlib import Path
 
 import attrs
@@ -22,14 +21,13 @@ class Listing:
     notes: tuple[str, ...]
 
 
-@lru_cache(maxsize=8)
 def list_images(path: str) -> Listing:
     """List a folder, sub-folders and links included. Raises DataError when there is nothing to train on."""
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path)).absolute()
     if not root.exists():
-        raise DataError(f'there is no folder "{path}" (looked in {Path.cwd()})')
+        raise DataError(f'there is no folder "{path}" (looked in {Path.cwd()})', "path")
     if not root.is_dir():
-        raise DataError(f'"{path}" is a file; name the folder that holds the images')
+        raise DataError(f'"{path}" is a file; name the folder that holds the images', "path")
     found, others = [], 0
     visited = set()
     for directory, folders, names in os.walk(root, followlinks=True):
@@ -46,7 +44,7 @@ def list_images(path: str) -> Listing:
                 others += 1
     if not found:
         what = f"; {others} files of other kinds are there" if others else ""
-        raise DataError(f'no images in "{path}" ({", ".join(sorted(SUFFIXES))}){what}')
+        raise DataError(f'no images in "{path}" ({", ".join(sorted(SUFFIXES))}){what}', "path")
     found.sort()
     tops = [file.partition(os.sep)[0] if os.sep in file else "" for file in found]
     classes = sorted(set(tops) - {""}) if all(tops) else []

@@ -81,9 +81,9 @@ class MultiCropAugmentation(Augmentation):
         height, width = item.image.shape[-2:]
         top, left, h, w = draw_box(where, height, width, crops)
         flip, vertical = where.random() < crops.flip, where.random() < crops.vertical_flip
-        image = px.resize(item.image[:, top : top + h, left : left + w], (crops.size, crops.size))
+        image = px.to_float(px.resize(item.image[:, top : top + h, left : left + w], (crops.size, crops.size)))
         if axes := [axis for axis, wanted in ((-1, flip), (-2, vertical)) if wanted]:
             image = torch.flip(image, axes)
-        image = change_pixels(px.to_float(image), what, crops, number)
+        image = change_pixels(image, what, crops, number)
         box = (float(top), float(left), float(-h if vertical else h), float(-w if flip else w))
         return Crop(px.normalise(image, self.options.mean, self.options.std), box)

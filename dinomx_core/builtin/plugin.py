@@ -27,6 +27,12 @@ def share_range(instance: object, attribute: object, value: list[float]) -> None
         raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
 
 
+def some_positive(instance: object, attribute: object, value: list[int]) -> None:
+    """attrs validator: one or more numbers above 0."""
+    if not value or min(value) <= 0:
+        raise ValueError(f"must be one or more numbers above 0, got {value}")
+
+
 def ordered_pair(instance: object, attribute: object, value: list[float]) -> None:
     """attrs validator: [smallest, largest], above 0."""
     if len(value) != 2 or not 0 < value[0] <= value[1]:
@@ -95,7 +101,8 @@ class Crops:
         for name in ("blur", "solarize"):
             given = len(getattr(self, name))
             if given not in (1, self.count):
-                raise ValueError(f"{name} has {given} probabilities for {self.count} crops; give 1 or {self.count}")
+                wanted = f"1 or {self.count}" if self.count > 1 else "1"
+                raise ValueError(f"{name} has {given} probabilities for {self.count} crops; give {wanted}")
 
 
 @attrs.frozen
@@ -113,9 +120,9 @@ class MultiCrop:
 
 def multicrop_views(options: MultiCrop) -> list[View]:
     """Global and local."""
-    views = [View("global", options.globals.count, options.globals.size)]
+    views = [View("global", options.globals.count, options.globals.size, key="globals.size")]
     if options.locals is not None and options.locals.count:
-        views.append(View("local", options.locals.count, options.locals.size))
+        views.append(View("local", options.locals.count, options.locals.size, key="locals.size"))
     return views
 
 
@@ -123,6 +130,14 @@ def multicrop_preprocessing(options: MultiCrop) -> Preprocessing:
     """Resize 256, centre crop 224, in proportion to the global size."""
     size = options.globals.size
     return Preprocessing(options.resize or round(size * 256 / 224), size, tuple(options.mean), tuple(options.std))
+
+
+def check_multicrop(options: MultiCrop, draft: Draft) -> list[tuple[str, str]]:
+    """The evaluation's centre crop must fit."""
+    size = options.globals.size
+    return (
+        [("resize", f"{options.resize} is smaller than the centre crop of {size}")] if 0 < options.resize < size else []
+    )
 
 
 @attrs.frozen
@@ -146,13 +161,13 @@ class Knn:
     query: Chosen = slot("dataset", doc="labelled images that are classified")
     bank: Chosen = slot("dataset", doc="labelled images that vote")
     k: list[int] = option(
-        [10, 20, 100, 200], "numbers of neighbours; those above the bank's size are left out", check=positive
+        [10, 20, 100, 200], "numbers of neighbours; those above the bank's size are left out", check=some_positive
     )
     temperature: float = option(0.07, "a neighbour's vote is exp(cosine / temperature)", check=positive)
     batch_size: int = option(256, "images a forward pass", check=positive)
 
 
-def check_knn(options: Knn, draft: Draft) -> list[str]:
+def check_knn(options: Knn, draft: Draft) -> list[tuple[str, str]]:
     """Both sets need labels, and the smallest k a bank that large."""
     problems = []
     infos = {}
@@ -160,13 +175,13 @@ def check_knn(options: Knn, draft: Draft) -> list[str]:
         chosen = getattr(options, name)
         infos[name] = chosen.component.inspect(chosen.options)
         if not infos[name].classes:
-            problems.append(f"{name}: has no labels; k-NN needs a folder a class")
+            problems.append((name, "has no labels; k-NN needs a folder a class"))
     if infos["bank"].count < min(options.k):
-        problems.append(f"bank: {infos['bank'].count} images are fewer than k = {min(options.k)}")
+        problems.append(("k", f"the bank's {infos['bank'].count} images are fewer than k = {min(options.k)}"))
     if infos["bank"].classes and infos["query"].classes:
         unknown = sorted(set(infos["query"].classes) - set(infos["bank"].classes))
         if unknown:
-            problems.append(f"query: classes that the bank does not have: {', '.join(unknown)}")
+            problems.append(("query", f"has classes that the bank does not have: {', '.join(unknown)}"))
     return problems
 
 
@@ -184,6 +199,7 @@ def dinomx_augmentations():
         "dinomx_core.builtin.multicrop:MultiCropAugmentation",
         views=multicrop_views,
         preprocessing=multicrop_preprocessing,
+        check=check_multicrop,
     )
 
 

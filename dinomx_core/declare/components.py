@@ -16,7 +16,7 @@ Masking = Literal["none", "replace", "drop"]
 class Request:
     """One forward result that a loss needs. The core runs the union of all requests once and hands each result back by its request.
 
-    network: "student", "teacher", or the name of one more frozen network that the loss asked for.
+    network: "student" or "teacher".
     view:    which named set of crops goes in.
     masking: "none"; "replace" puts the mask token on masked patches; "drop" leaves masked patches out of the sequence.
     head:    label of the head to run on the selection; None returns the backbone's `Tokens`.
@@ -34,12 +34,14 @@ class Request:
 
 @attrs.frozen
 class View:
-    """A named set of `count` crops of `size` x `size` pixels; `masked` when patch masks come with it."""
+    """A named set of `count` crops of `size` x `size` pixels; `masked` when patch masks come with it; `key`: the option that
+    sets the size."""
 
     name: str
     count: int
     size: int
     masked: bool = False
+    key: str = ""
 
 
 @attrs.frozen
@@ -106,7 +108,8 @@ class Draft:
     batch_size: int
 
 
-Check = Callable[[Any, Draft], Iterable[str]]
+# What is wrong with a component's options, each with the option it is about ("" for the whole table; "a.b" for a nested one).
+Check = Callable[[Any, Draft], Iterable[tuple[str, str]]]
 
 
 @attrs.frozen
@@ -208,11 +211,19 @@ class Dataset(Component):
     inspect: Callable[[Any], DataInfo] = attrs.field(kw_only=True)
 
 
+def more_than_none(instance: Any, attribute: Any, value: Length) -> None:
+    """attrs validator: a length above none."""
+    if value.amount <= 0:
+        raise ValueError(f'must be more than none, got "{value}"')
+
+
 @attrs.frozen
 class EvaluatorFrame:
     """Options that every evaluator has."""
 
-    every: Length = option(Length(10, "%"), "how often during the run; the start and the end are always evaluated")
+    every: Length = option(
+        Length(10, "%"), "how often during the run; the start and the end are always evaluated", check=more_than_none
+    )
 
 
 @attrs.frozen

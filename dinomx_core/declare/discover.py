@@ -1,8 +1,10 @@
 """Entry points -> loaded plugins -> look-up by kind and name. A plugin that fails is named with its cause and stops nobody else."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from types import ModuleType
@@ -89,8 +91,9 @@ def discover(extra: Iterable[ModuleType] = ()) -> Registry:
         seen.add((entry.name, entry.value, distribution))
         blank = Plugin(entry.name, distribution, version, entry.value)
         try:
-            module = importlib.import_module(entry.value)
-        except Exception as error:
+            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in `--json`
+                module = importlib.import_module(entry.value)
+        except (Exception, SystemExit) as error:
             plugins.append(attrs.evolve(blank, error=f"cannot import {entry.value}: {_cause(error)}"))
             continue
         plugins.append(_declare(manager, blank, module))
@@ -108,8 +111,9 @@ def _declare(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) 
     """Run each hook of one plugin alone and to its end; a plugin with any fault declares nothing."""
     wanted = getattr(module, "DINOMX_API", API_VERSION)
     if wanted != API_VERSION:
-        change = "upgrade the plugin" if wanted < API_VERSION else "upgrade dinomx"
-        return attrs.evolve(plugin, error=f"made for plugin API {wanted}, this is {API_VERSION}; {change}")
+        newer = isinstance(wanted, int) and wanted > API_VERSION
+        change = "upgrade dinomx" if newer else "upgrade the plugin"
+        return attrs.evolve(plugin, error=f"made for plugin API {wanted!r}, this is {API_VERSION}; {change}")
     try:
         for name, value in vars(module).items():
             if callable(value) and hasattr(value, f"{hooks.PROJECT}_impl") and not hasattr(manager.hook, name):
@@ -125,7 +129,7 @@ def _declare(manager: pluggy.PluginManager, plugin: Plugin, module: ModuleType) 
         try:
             for component in implementation.function():  # type: ignore[attr-defined]
                 components.append(_checked(component, caller.name))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return attrs.evolve(plugin, error=f"{caller.name}() raised {_cause(error)}")
     if not components:
         return attrs.evolve(plugin, error=f"{plugin.module} declares nothing: no function is marked with @hookimpl")
@@ -136,7 +140,11 @@ def _checked(component: Any, hook: str) -> Declared:
     kind = type(component)
     if kind not in KINDS or hooks.HOOKS[kind.kind] != hook:
         raise TypeError(f"it yielded {component!r}, which does not belong there")
+    if not isinstance(component.name, str):
+        raise TypeError(f"the name of {component!r} is not a text")
     options = getattr(component, "options", None)
-    if options is not None and not (inspect.isclass(options) and attrs.has(options)):
+    if options is not None and inspect.isclass(options) and attrs.has(options):
+        attrs.resolve_types(options)
+    elif options is not None:
         raise TypeError(f'the options of "{component.name}" are not an attrs class: {options!r}')
     return component

@@ -8,6 +8,7 @@ from dinomx_core.declare.discover import Registry
 def as_json(registry: Registry) -> dict[str, Any]:
     """Installed and broken plugins with their components, and components that could be installed."""
     installed = {(c.kind, c.name) for p in registry.plugins for c in p.components}
+    packages = {plugin.distribution for plugin in registry.plugins}
     return {
         "plugins": [
             {
@@ -22,7 +23,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
         "available": [
             {"kind": a.kind, "name": a.name, "summary": a.summary, "install": f"pip install {a.package}"}
             for a in registry.available
-            if (a.kind, a.name) not in installed
+            if (a.kind, a.name) not in installed and a.package not in packages
         ],
     }
 

@@ -149,8 +149,14 @@ def schedule_of(check: Callable[..., Any]) -> Callable[..., Any]:
     """attrs validator: `check` holds at the start, peak and end of a schedule."""
 
     def checked(instance: Any, attribute: Any, value: Schedule) -> None:
-        for number in (value.start, value.peak, value.peak if value.end is None else value.end):
-            check(instance, attribute, number)
+        used = {"peak": value.peak, "end": value.peak if value.end is None else value.end}
+        if value.warmup.amount:
+            used["start"] = value.start
+        for name, number in used.items():
+            try:
+                check(instance, attribute, number)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}" if number != value.peak else str(error)) from None
 
     return checked
 

@@ -17,7 +17,7 @@ from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
 
-ATTRS_BOUND = re.compile(r"^'[^']*' must be ")
+ATTRS_BOUND = re.compile(r"^'[^']*' must be (.*): (.*)$")  # how attrs words a bound
 
 
 class AtKey(Exception):
@@ -70,7 +70,7 @@ def _is_number(value: object) -> bool:
 
 def _literal(value: Any, kind: Any) -> Any:
     choices = get_args(kind)
-    if value not in choices or isinstance(value, bool):
+    if value not in choices or type(value) not in {type(choice) for choice in choices}:
         hint = suggestion(value, [str(c) for c in choices]) if isinstance(value, str) else ""
         hint = hint if "mean" in hint else ""
         raise ValueError(f"expected one of {', '.join(show(c) for c in choices)}, got {show(value)}{hint}")
@@ -225,6 +225,5 @@ def problems_of(error: BaseException, path: Path_, document: Document) -> list[P
     elif not isinstance(error, (ValueError, TypeError, ForbiddenExtraKeysError)):
         raise error
     message = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
-    value = error.args[3] if len(error.args) == 4 else None
-    message = ATTRS_BOUND.sub("must be ", message) + (f", got {show(value)}" if value is not None else "")
+    message = ATTRS_BOUND.sub(r"must be \1, got \2", message)
     return [Problem(message, ".".join(path), document.place(path))]

@@ -1,5 +1,6 @@
 """TOML texts -> one merged table in which every value knows where it was written."""
 
+import contextlib
 import re
 from importlib import resources
 from pathlib import Path
@@ -10,11 +11,13 @@ import tomli
 
 from dinomx_core.declare.discover import Registry
 from dinomx_core.errors import ConfigError, PluginError, Problem
+from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
 
 Path_ = tuple[str, ...]
 HEADER = re.compile(r"^\s*\[(\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 KEY = re.compile(r"""^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 KEY_PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*\.?""")
+STRING = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|(?<!")"(?!"")(?:\\.|[^"\\])*"|(?<!\')\'(?!\'\')[^\']*\'')
 POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -43,7 +46,7 @@ def locate(text: str) -> dict[Path_, int]:
     lines: dict[Path_, int] = {}
     table: Path_ = ()
     depth, closing = 0, ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if closing:
             if closing in line:
                 closing = ""
@@ -59,11 +62,9 @@ def locate(text: str) -> dict[Path_, int]:
                 for length in range(len(table) + 1, len(path) + 1):
                     lines.setdefault(path[:length], number)
                 line = line[key.end() :]
-        bare = re.sub(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', "", re.sub(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'', "", line))
-        for quotes in ('"""', "'''"):
-            if quotes in line and line.count(quotes) % 2:
-                closing = quotes
+        bare = STRING.sub("", line)  # whole strings first, so that a "#" or a bracket inside one is none
         bare = bare.partition("#")[0]
+        closing = next((quotes for quotes in ('"""', "'''") if quotes in bare), "")
         depth = max(0, depth + bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}"))
     return lines
 
@@ -77,6 +78,8 @@ def parse(text: str, name: str) -> Document:
         message = POSITION.sub("", str(error))
         place = f"{name}:{line}" if line else name
         raise ConfigError([Problem(f"not valid TOML: {message}", place=place)]) from None
+    except RecursionError:
+        raise ConfigError([Problem("not valid TOML: nested too deeply", place=name)]) from None
     if not data:
         raise ConfigError(
             [Problem('the config is empty; start with `recipe = "…"` (see `dinomx plugins`)', place=name)]
@@ -90,12 +93,12 @@ def parse(text: str, name: str) -> Document:
 def read_text(path: Path) -> str:
     """Text of a config file. Raises ConfigError when it is missing, a folder or not UTF-8."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError([Problem("there is no such file", place=str(path))]) from None
     except IsADirectoryError:
         raise ConfigError([Problem("this is a folder; name the TOML file in it", place=str(path))]) from None
-    except (UnicodeDecodeError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError([Problem(f"cannot be read: {error}", place=str(path))]) from None
 
 
@@ -109,7 +112,8 @@ def merge(base: Document, over: Document) -> Document:
 
 def _merge(base: dict, over: dict, path: Path_, places: dict[Path_, str], new: dict[Path_, str]) -> dict:
     result = dict(base)
-    if "name" in over and over["name"] != base.get("name", path[-1] if path else None) and path and path != ("run",):
+    named = base.get("name", _default_name(path))
+    if "name" in over and named is not None and over["name"] != named and path[0] not in SECTIONS:
         for old in [p for p in places if p[: len(path)] == path and len(p) > len(path)]:
             del places[old]
         result = {}
@@ -122,13 +126,22 @@ def _merge(base: dict, over: dict, path: Path_, places: dict[Path_, str], new: d
                 places[here] = new[here]
         elif isinstance(old_value, dict) and "peak" in old_value and _is_number(value):
             result[key] = {**old_value, "peak": value}
-            places[(*here, "peak")] = new.get(here, new.get((), ""))
+            for inner in old_value:  # the rest stays as the recipe wrote it
+                places.setdefault((*here, inner), places.get(here, ""))
+            places[here] = places[(*here, "peak")] = new.get(here, new.get((), ""))
         else:
             for old in [p for p in places if p[: len(here)] == here]:
                 del places[old]
             result[key] = value
             places.update({p: place for p, place in new.items() if p[: len(here)] == here})
     return result
+
+
+def _default_name(path: Path_) -> str | None:
+    """The component that a table of the config stands for where it has no `name`."""
+    if len(path) == 1 and path[0] in SLOTS:
+        return SLOTS[path[0]][1]
+    return path[1] if len(path) == 2 and path[0] in LABELLED else None
 
 
 def _is_number(value: object) -> bool:
@@ -139,7 +152,9 @@ def load(text: str, name: str, registry: Registry, overrides: list[str]) -> Docu
     """A config text with its recipe below it and `--set a.b=VALUE` overrides on top."""
     document = _with_recipe(parse(text, name), registry, ())
     for override in overrides:
+        file = document.places[()]
         document = merge(document, _parse_override(override))
+        document.places[()] = file
     if any(override.partition("=")[0].strip() == "recipe" for override in overrides):
         raise ConfigError(
             [Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")]
@@ -170,12 +185,12 @@ def _parse_override(override: str) -> Document:
     key, equals, value = override.partition("=")
     place = f"--set {override}"
     path = split_key(key)
-    if not equals or not path:
+    if not equals or not KEY.fullmatch(f"{key}="):
         raise ConfigError([Problem("expected KEY=VALUE, such as optimizer.lr=1e-4", place=place)])
-    try:
-        parsed = tomli.loads(f"value = {value}")["value"]
-    except tomli.TOMLDecodeError:
-        parsed = value.strip()
+    parsed: Any = value.strip()
+    with contextlib.suppress(tomli.TOMLDecodeError):
+        table = tomli.loads(f"value = {value}")
+        parsed = table["value"] if len(table) == 1 else parsed
     data: Any = parsed
     for part in reversed(path):
         data = {part: data}

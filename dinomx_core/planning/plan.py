@@ -34,12 +34,14 @@ class Env:
                 versions[package] = metadata.version(package)
             except metadata.PackageNotFoundError:
                 versions[package] = "missing"
-        gpu = Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
+        cpu_only = versions["torch"].endswith("+cpu")
+        gpu = not cpu_only and any(Path(p).exists() for p in ("/proc/driver/nvidia/gpus", "/dev/nvidia0", "/dev/dxg"))
+        apple = platform.system() == "Darwin" and platform.machine() == "arm64"
         if hasattr(os, "sched_getaffinity"):
             cores = len(os.sched_getaffinity(0))
         else:
             cores = os.cpu_count() or 1
-        return cls("cuda" if gpu else "cpu", cores, platform.python_version(), versions)
+        return cls("cuda" if gpu else "mps" if apple else "cpu", cores, platform.python_version(), versions)
 
 
 @attrs.frozen

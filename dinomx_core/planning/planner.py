@@ -21,6 +21,7 @@ class _Planner:
         self.spec, self.document, self.env = spec, document, env
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.unreadable: set[Path_] = set()
 
     def refuse(self, message: str, key: str) -> None:
         self.problems.append(Problem(message, key, self.document.place(tuple(key.split(".")))))
@@ -28,8 +29,9 @@ class _Planner:
     def inspect(self, chosen: Chosen, key: str) -> DataInfo | None:
         try:
             info = chosen.component.inspect(chosen.options)
-        except DataError as error:
-            self.refuse(str(error), key)
+        except (DataError, OSError, RuntimeError) as error:
+            self.refuse(str(error), f"{key}.{error.key}" if isinstance(error, DataError) and error.key else key)
+            self.unreadable.add(tuple(key.split(".")))
             return None
         self.warnings.extend(f"{key}: {note}" for note in info.notes)
         return info
@@ -44,12 +46,12 @@ class _Planner:
         if run.accumulation > 1:
             micro = run.batch_size // parts
             self.warnings.append(
-                f"run.accumulation: each loss sees micro-batches of {micro} images; centres are updated once a step "
-                "from all of them, losses that compare images of a batch compare only those of a micro-batch"
+                f"run.accumulation: each loss sees micro-batches of {micro} images: what a target keeps is updated once a "
+                "step from all of them, but a loss that compares images of a batch compares those of a micro-batch"
             )
         return Batch(run.batch_size, world_size, run.accumulation, max(1, run.batch_size // parts))
 
-    def check_views(self, views: tuple[View, ...], patch: int) -> None:
+    def check_views(self, views: tuple[View, ...], patch: int, depth: int) -> None:
         for view in views:
             if view.size % patch:
                 below, above = view.size // patch * patch, (view.size // patch + 1) * patch
@@ -57,9 +59,18 @@ class _Planner:
                 message = (
                     f"{view.name} crops of {view.size} px are not a multiple of the patch ({patch} px); use {near}"
                 )
-                self.refuse(message, "augmentation")
+                self.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")
         names = {view.name for view in views if view.count > 0}
         for label, loss in self.spec.losses.items():
+            for request in loss.component.requests(loss.options):
+                if request.network not in ("student", "teacher"):
+                    self.refuse(
+                        f'asks for the network "{request.network}"; there are student and teacher', f"loss.{label}"
+                    )
+                if request.layers > depth:
+                    self.refuse(
+                        f"asks for the last {request.layers} blocks of a backbone that has {depth}", f"loss.{label}"
+                    )
             missing = {r.view for r in loss.component.requests(loss.options)} - names
             if missing:
                 made = ", ".join(sorted(names)) or "none"
@@ -122,13 +133,18 @@ class _Planner:
         requests = tuple(
             dict.fromkeys(r for loss in spec.losses.values() for r in loss.component.requests(loss.options))
         )
-        self.check_views(views, shape.patch_size)
+        self.check_views(views, shape.patch_size, shape.depth)
         draft = Draft(data, views, shape, steps, run.batch_size)
         for path, chosen in chosen_parts(tables(spec)):
             if chosen.component.check:
-                for message in chosen.component.check(chosen.options, draft):
-                    self.refuse(message, ".".join(path))
-        run_dir = Path(run.out).expanduser() / run.name
+                if any(broken[: len(path)] == path for broken in self.unreadable):
+                    continue  # its check would stumble over the same missing data
+                for key, message in chosen.component.check(chosen.options, draft):
+                    self.refuse(message, ".".join((*path, *([key] if key else []))))
+        for label, strategy in spec.strategies.items():
+            if strategy.component is spec.teacher.component:
+                self.refuse("supplies the teacher; it belongs into the table [teacher]", f"strategy.{label}")
+        run_dir = Path(os.path.expanduser(run.out)) / run.name
         self.check_output(run_dir)
         ratio = run.batch_size / spec.optimizer.scaling_batch
         lr_scale = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[spec.optimizer.scaling]

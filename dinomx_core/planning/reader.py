@@ -1,5 +1,6 @@
 """Document -> RunSpec: every section read, every problem gathered."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -12,6 +13,9 @@ from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
+
+# Labels name files, metrics and modules; torch keeps modules in a dict whose own methods must stay reachable.
+LABEL = re.compile(r"(?!(?:keys|values|items|pop|clear|update|type|teacher)$)[A-Za-z0-9_-]+")
 
 
 class _Reader:
@@ -53,7 +57,12 @@ class _Reader:
             listed = self.document.data[listing]
             labels = self.attempt((listing,), lambda: self.converter.structure(listed, list[str])) or []
         result = {}
-        for label in labels:
+        for label in dict.fromkeys(labels):
+            if not LABEL.fullmatch(label):
+                allowed = "letters, digits, - and _, and none of keys, values, items, pop, clear, update, type, teacher"
+                message = f'"{label}" cannot be a label: {allowed}'
+                self.problems.append(Problem(message, f"{name}.{label}", self.document.place((name, label))))
+                continue
             path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
             table = tables.get(label, {})
             chosen = self.attempt(path, partial(choose, self.converter, self.registry, kind, table, label, label))

@@ -29,7 +29,7 @@ class Curve:
         """The value at a step (0-based). Beyond the decay the value stays at `end`."""
         # All lengths are counted in held units, so that a curve held for an epoch is the reference's curve over epochs.
         unit = step // self.hold
-        warmup, decay = self.warmup // self.hold, self.decay // self.hold
+        warmup, decay = -(-self.warmup // self.hold), -(-self.decay // self.hold)
         inclusive = self.convention == "warmup-inclusive"
         if unit < warmup:
             intervals = max(1, warmup - 1) if inclusive else warmup

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import attrs
 
+from dinomx_core.declare.components import more_than_none
 from dinomx_core.declare.values import (
     Chosen,
     Length,
@@ -22,8 +23,14 @@ Precision = Literal["float32", "bf16", "fp16"]
 
 def named(instance: Any, attribute: Any, value: str) -> None:
     """attrs validator: a name that can be a folder."""
-    if not value or "/" in value or "\\" in value or value in (".", ".."):
+    if not value.isprintable() or not 0 < len(value.encode()) <= 200 or set("/\\") & set(value) or value in (".", ".."):
         raise ValueError(f"must be a plain folder name, got {value!r}")
+
+
+def two_factors(instance: Any, attribute: Any, value: list[float]) -> None:
+    """attrs validator: two averaging factors."""
+    if len(value) != 2 or not all(0 <= factor < 1 for factor in value):
+        raise ValueError(f"must be two numbers of 0 or more and less than 1, got {value}")
 
 
 def whole_run(instance: Any, attribute: Any, value: Length) -> None:
@@ -80,7 +87,7 @@ class OptimizerOptions:
         "none", "how the lr's peak grows with batch_size / scaling_batch"
     )
     scaling_batch: int = option(256, "batch size that the lr was given for", check=positive)
-    betas: list[float] = option([0.9, 0.999], "AdamW's two averaging factors", check=fraction)
+    betas: list[float] = option([0.9, 0.999], "AdamW's two averaging factors", check=two_factors)
     eps: float = option(1e-8, "AdamW's epsilon", check=positive)
     clip: float = option(0.0, "largest gradient norm; 0: no clipping", check=not_negative)
     clip_scope: ClipScope = option(
@@ -99,7 +106,9 @@ class OptimizerOptions:
 class LogOptions:
     """What is shown while training."""
 
-    every: Length = option(Length(10), "stretch between two plain progress lines (a terminal is always live)")
+    every: Length = option(
+        Length(10), "stretch between two plain progress lines (a terminal is always live)", check=more_than_none
+    )
 
 
 @attrs.frozen

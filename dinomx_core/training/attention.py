@@ -52,7 +52,7 @@ def recorded() -> Iterator[list[Tensor]]:
     try:
         yield maps
     finally:
-        _recordings.remove(maps)
+        _recordings[:] = [other for other in _recordings if other is not maps]
 
 
 AttentionInterface.register(NAME, attention)

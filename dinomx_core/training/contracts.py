@@ -167,8 +167,9 @@ class Views:
 
     def to(self, device: torch.device) -> Views:
         """The same batch on a device."""
-        move = lambda tensors: {k: t.to(device, non_blocking=True) for k, t in tensors.items()}  # noqa: E731
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        ahead = device.type == "cuda"  # the loader pins memory for it; elsewhere a copy must be done before it is read
+        move = lambda tensors: {k: t.to(device, non_blocking=ahead) for k, t in tensors.items()}  # noqa: E731
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=ahead)
         return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index)
 
     def pin_memory(self) -> Views:

@@ -6,10 +6,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from dinomx_core.errors import DinomxError
 from dinomx_core.planning.plan import Batch
 from dinomx_core.planning.spec import LoaderOptions
 from dinomx_core.training.contracts import Augmentation, Crop, Dataset, Views
 from dinomx_core.training.streams import Stream, seed_of
+
+Sample = tuple[dict[str, list[Crop]], int, int]  # crops by view, label or -1, index
 
 
 class Positions:
@@ -37,14 +40,26 @@ class TrainingImages(TorchDataset):
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.positions = Positions(len(data), seed, shuffle)
 
-    def __getitem__(self, position: int) -> tuple[dict[str, list[Crop]], int, int]:
+    def __getitem__(self, position: int) -> Sample | DinomxError:
+        """The sample at a position. An error of the user's data is returned: a worker would wrap it in its own traceback."""
         index = self.positions.index(position)
-        item = self.data[index]
-        crops = self.augmentation(item, Stream(self.seed, position))
+        try:
+            item = self.data[index]
+            crops = self.augmentation(item, Stream(self.seed, position))
+        except DinomxError as error:
+            return error
         return crops, -1 if item.label is None else item.label, index
 
 
-def collate(samples: list[tuple[dict[str, list[Crop]], int, int]]) -> Views:
+def collate(samples: list[Sample | DinomxError]) -> Views | DinomxError:
+    """Samples -> `Views`, view-major; or the first error among them."""
+    for sample in samples:
+        if isinstance(sample, DinomxError):
+            return sample
+    return stack([sample for sample in samples if not isinstance(sample, DinomxError)])
+
+
+def stack(samples: list[Sample]) -> Views:
     """Samples -> `Views`, view-major."""
     pixels, masks, boxes = {}, {}, {}
     for view, first in samples[0][0].items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dinomx_core.errors import DataError
 from dinomx_core.training.pixels import grey, to_float
@@ -31,13 +31,28 @@ def read_image(path: Path) -> torch.Tensor:
     """A file as (C, H, W): uint8, or uint16 for 16-bit grey. Raises DataError naming the file when it cannot be read."""
     try:
         with Image.open(path) as image:
-            if image.mode in ("I;16", "I;16L", "I;16B"):
-                return to_tensor(np.asarray(image).astype(np.uint16))
-            if image.mode not in ("L", "RGB", "F"):
-                image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
-            return to_tensor(np.array(image))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return from_pillow(image)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # decoders raise whatever they stumble over
         raise DataError(f"{path}: cannot be read as an image: {error}") from None
+
+
+def from_pillow(image: Image.Image) -> torch.Tensor:
+    """A Pillow image as (C, H, W) of its own depth. Raises DataError for 32-bit pixels outside a declared range."""
+    if image.mode in ("I;16", "I;16L", "I;16B"):
+        return to_tensor(np.asarray(image).astype(np.uint16))
+    if image.mode in ("I", "F"):
+        pixels = np.array(image)
+        if pixels.size and (pixels.min() < 0 or pixels.max() > (65535 if image.mode == "I" else 1)):
+            raise DataError(
+                f"32-bit pixels from {pixels.min()} to {pixels.max()} have no declared range; "
+                "convert to 8 or 16 bit, or to floats over 0..1"
+            )
+        return to_tensor(pixels.astype(np.uint16 if image.mode == "I" else np.float32))
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    return to_tensor(np.array(image))
 
 
 def to_channels(image: torch.Tensor, channels: int) -> torch.Tensor:

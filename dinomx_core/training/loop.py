@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.errors import TrainingError
+from dinomx_core.errors import DinomxError, TrainingError
 from dinomx_core.progress import Progress
 from dinomx_core.training.build import Parts
 from dinomx_core.training.checkpoint import save_checkpoint
@@ -52,10 +52,12 @@ def iter_views(loader: Any, device: torch.device) -> Generator[tuple[Views, floa
     while True:
         started = time.perf_counter()
         try:
-            views = next(batches).to(device)
+            views = next(batches)
         except StopIteration:
             return
-        yield views, time.perf_counter() - started
+        if isinstance(views, DinomxError):
+            raise views
+        yield views.to(device), time.perf_counter() - started
 
 
 def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -> dict[str, Any]:

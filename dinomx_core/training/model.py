@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from dinomx_core.declare.components import Backbone, Preprocessing
+from dinomx_core.errors import DataError
 from dinomx_core.training.build import attribute
 from dinomx_core.training.contracts import Item, Tokens
 from dinomx_core.training.evaluation import make_encoder
-from dinomx_core.training.images import read_image, to_channels, to_tensor
+from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
 
 
 class Model:
@@ -42,6 +43,8 @@ class Model:
 
     def __call__(self, images: Sequence[str | Path | Image.Image | np.ndarray | torch.Tensor]) -> Tokens:
         """Tokens of a list of images: file paths, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."""
+        if isinstance(images, (str, Path)) or len(images) == 0:
+            raise DataError("expected a list of one or more images")
         return self._encoder.encode([Item(to_channels(self._read(image), self.channels)) for image in images])
 
     @staticmethod
@@ -50,4 +53,4 @@ class Model:
             return image
         if isinstance(image, (str, Path)):
             return read_image(Path(image))
-        return to_tensor(np.asarray(image))
+        return from_pillow(image) if isinstance(image, Image.Image) else to_tensor(np.array(image))

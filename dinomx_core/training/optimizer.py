@@ -11,6 +11,8 @@ from dinomx_core.planning.spec import ClipScope, OptimizerOptions
 from dinomx_core.training.contracts import Loss, Parallelism
 from dinomx_core.training.network import Network
 
+MOST_LEFT_OUT = 30  # fp16 steps in a row; the scale starts at 2^16 and halves each time
+
 
 def last_layer_parameters(network: Network) -> list[nn.Parameter]:
     """Trainable parameters of the heads' `last_layer`, where a head has one."""
@@ -92,6 +94,7 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=tuple(options.betas), eps=options.eps, fused=True)
         self.scaler = torch.amp.GradScaler(parallelism.device.type, enabled=fp16)
         self.last_layer = last_layer_parameters(student)
+        self.left_out = 0
         self.scopes = clip_scopes(student, losses, options.clip_scope)
 
     def backward(self, loss: Tensor) -> None:
@@ -114,6 +117,11 @@ class Optimizer:
         if self.scaler.is_enabled():
             self.scaler.step(self.adamw)  # leaves the step out when a gradient overflowed, and lowers the scale
             self.scaler.update()
+            self.left_out = 0 if norm < float("inf") else self.left_out + 1
+            if self.left_out > MOST_LEFT_OUT:
+                raise TrainingError(
+                    f"step {step}: gradients are not finite at any loss scale; lower optimizer.lr or train in bf16 or float32"
+                )
         elif not norm < float("inf"):
             raise TrainingError(
                 f"step {step}: the gradient is not finite ({norm}); lower optimizer.lr, lengthen its warm-up, or train in float32"

@@ -38,7 +38,11 @@ def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Reference weights of backbone and head under this project's names."""
     backbone = {name[9:]: tensor for name, tensor in state.items() if name.startswith("backbone.")}
     result = {f"backbone.model.{name}": tensor for name, tensor in backbone_from_reference(backbone).items()}
-    result.update({f"heads.dino.{name[5:]}": tensor for name, tensor in state.items() if name.startswith("head.")})
+    for name, tensor in state.items():
+        if name.startswith("head."):  # the reference's head of one layer has it bare, not in a sequence
+            result[
+                f"heads.dino.{re.sub(r'^mlp[.](weight|bias)$', r'mlp.0.[1]', name[5:]).replace('[1]', name.rpartition('.')[2])}"
+            ] = tensor
     return result
 
 
@@ -51,8 +55,9 @@ def dinov1_config(path: str, tensors: dict[str, Tensor]) -> dict:
     """The recording's settings as this project's config; sizes are read from the tensors."""
     s = plugin.settings(path)
     init = below(tensors, "init/")
-    steps, crops, batch, *_ = tensors["crops"].shape
+    _, crops, batch, *_ = tensors["crops"].shape
     a_pass = s["iters_per_epoch"]
+    steps = s["epochs"] * a_pass  # the schedules' length; the recording may hold fewer
     width, _, patch, _ = init["backbone.patch_embed.proj.weight"].shape
     mlp = [init[name] for name in sorted(init) if re.fullmatch(r"head\.mlp(\.\d+)?\.weight", name)]
     prototypes, bottleneck = init["head.last_layer.weight_v"].shape
@@ -125,12 +130,13 @@ def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> dict[str, tuple[floa
     parts.student.load_state_dict(initial)
     parts.teacher.network.load_state_dict(initial)
     images = TrainingImages(parts.data, parts.augmentation, 0, shuffle=False)
-    batches = MicroBatches(the_plan.batch, 0, 0, the_plan.steps)
+    recorded = len(tensors["losses"])
+    batches = MicroBatches(the_plan.batch, 0, 0, recorded)
     rows, values = [], []
     with contextlib.closing(
         iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device)
     ) as stream:
-        for step in range(the_plan.steps):
+        for step in range(recorded):
             values.append(the_plan.values_at(step))
             rows.append(train_step(parts, stream, step))
     found = {

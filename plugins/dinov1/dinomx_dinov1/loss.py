@@ -33,7 +33,7 @@ class DinoLoss(Loss):
         self.target = context.build_target(options.target, context.heads[options.head].outputs)
 
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
-        """See `cross_view_entropy`; also logs the teacher's mean entropy in nats (ln K: uniform, 0: one-hot)."""
+        """See `cross_view_entropy`; also logs the teacher's mean entropy as a share of ln K (1: uniform, 0: one-hot)."""
         logits: Tensor = outputs[self.teacher]
         probabilities = self.target(logits.flatten(0, 1), values["teacher_temperature"]).view(logits.shape)
         student = torch.cat([outputs[request] for request in self.student])

@@ -28,6 +28,12 @@ from dinomx_core import (
 )
 
 
+def below_one(instance: object, attribute: object, value: float) -> None:
+    """attrs validator: a probability that is not certain."""
+    if not 0 <= value < 1:
+        raise ValueError(f"must be 0 or more and less than 1, got {value}")
+
+
 @attrs.frozen
 class Centering:
     """Teacher logits minus a running mean, sharpened by the temperature (Caron et al. 2021, equation 4)."""
@@ -60,13 +66,16 @@ def dino_requests(options: Dino) -> list[Request]:
     ]
 
 
-def check_dino(options: Dino, draft: Draft) -> list[str]:
+def check_dino(options: Dino, draft: Draft) -> list[tuple[str, str]]:
     """There must be a pair of different crops to compare."""
     counts = {view.name: view.count for view in draft.views}
-    if counts.get(options.global_view, 0) + counts.get(options.local_view, 0) < 2:
-        return [
-            f'compares different crops of an image, and there is only one; make two "{options.global_view}" crops or add local ones'
-        ]
+    if options.local_view == options.global_view:
+        return [("local_view", "is the global view; a crop would be compared with itself")]
+    if options.local_view and options.local_view not in counts:
+        return [("local_view", f'no crops are called "{options.local_view}"; make some, or set local_view = ""')]
+    if counts.get(options.global_view, 0) + counts.get(options.local_view, 0) == 1:
+        what = f'two "{options.global_view}" crops or local ones'
+        return [("", f"compares different crops of an image, and there is only one; make {what}")]
     return []
 
 
@@ -74,9 +83,11 @@ def check_dino(options: Dino, draft: Draft) -> list[str]:
 class DinoHead:
     """MLP, L2 norm, and a weight-normed layer of prototypes (Caron et al. 2021, appendix C)."""
 
-    prototypes: int = option(65536, "outputs K", check=positive)
+    prototypes: int = option(65536, "outputs K", check=attrs.validators.ge(2))
     hidden: int = option(2048, "width of the hidden layers", check=positive)
-    bottleneck: int = option(256, "width before the prototypes; initial logits spread by 1 / sqrt(bottleneck)", check=positive)
+    bottleneck: int = option(
+        256, "width before the prototypes; initial logits spread by 1 / sqrt(bottleneck)", check=positive
+    )
     layers: int = option(3, "linear layers before the prototypes", check=positive)
     train_magnitude: bool = option(False, "train the length of each prototype (DINOv2) or keep it at 1 (DINO)")
 
@@ -104,7 +115,7 @@ class ViT:
         "size", "interpolation to other grids: by target size, or by a scale with 0.1 added as DINO's code has it"
     )
     drop_path: float = option(
-        0.1, "probability that the last block's branches are skipped; linear in depth from 0", check=fraction
+        0.1, "probability that the last block's branches are skipped; linear in depth from 0", check=below_one
     )
     qkv_bias: bool = option(True, "biases on query, key and value")
     mask_token: bool = option(False, "a learnt token for masked patches")
@@ -127,13 +138,15 @@ def vit_shape(options: ViT, channels: int, image_size: int) -> BackboneShape:
     return BackboneShape(d, options.depth, options.heads, mlp, p, channels, 1, embed + options.depth * block + 2 * d)
 
 
-def check_vit(options: ViT, draft: Draft) -> list[str]:
+def check_vit(options: ViT, draft: Draft) -> list[tuple[str, str]]:
     """Heads divide the width; the position grid is a whole number of patches."""
     problems = []
     if options.width % options.heads:
-        problems.append(f"width {options.width} does not divide over {options.heads} heads")
+        problems.append(("heads", f"width {options.width} does not divide over {options.heads} heads"))
     if options.image_size % options.patch_size:
-        problems.append(f"image_size {options.image_size} is not a multiple of patch_size {options.patch_size}")
+        problems.append(("image_size", f"{options.image_size} is not a multiple of patch_size {options.patch_size}"))
+    if round(options.width * options.mlp_ratio) < 1:
+        problems.append(("mlp_ratio", f"{options.mlp_ratio} leaves the MLP no hidden feature"))
     return problems
 
 
