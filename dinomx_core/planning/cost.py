@@ -1,4 +1,8 @@
-"""FLOPs and memory of a step, worked out from sizes alone. FLOPs are exact for the matrix products; memory is an estimate."""
+"""FLOPs and memory of a step, worked out from sizes alone.
+
+FLOPs are those of the matrix products when every block runs once for all tokens: recomputation and dropped tokens are not
+counted. Memory is an estimate.
+"""
 
 import attrs
 

@@ -95,11 +95,20 @@ class Backbone(nn.Module, ABC):
         """Take the weights of such a folder; raises DataError unless all of them fit."""
 
     checkpoint_blocks: bool = False
+    can_shorten: bool = False  # whether blocks take `first=n` and then return their first n tokens only
 
-    def forward(self, pixels: Tensor, mask: Tensor | None = None, masking: Masking = "none", layers: int = 1) -> Any:
+    def forward(
+        self,
+        pixels: Tensor,
+        mask: Tensor | None = None,
+        masking: Masking = "none",
+        layers: int = 1,
+        short: bool = False,
+    ) -> Any:
         """pixels (B, C, H, W) -> `Tokens`, or a tuple of the last `layers` blocks' `Tokens` where that is more than 1.
 
-        With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many.
+        With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many. With
+        `short` only the tokens before the patches are wanted; a backbone that can does not compute the rest in its last block.
         """
         hidden = self.embed(pixels, mask if masking == "replace" else None)
         if masking == "drop":
@@ -109,6 +118,8 @@ class Backbone(nn.Module, ABC):
         taken: list[Tokens] = []
         first = len(self.blocks) - layers
         for index, block in enumerate(self.blocks):
+            if short and self.can_shorten and index == len(self.blocks) - 1:
+                hidden.context, hidden.grid = {**hidden.context, "first": hidden.prefix}, (1, 0, 0)
             if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
                 hidden.x = torch.utils.checkpoint.checkpoint(block, hidden.x, use_reentrant=False, **hidden.context)
             else:

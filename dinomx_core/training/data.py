@@ -1,5 +1,6 @@
 """Positions in an endless stream of images -> batches of views. Everything follows from a position's number."""
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -90,6 +91,12 @@ class MicroBatches:
         return (self.steps - self.first_step) * self.batch.accumulation
 
 
+def step_back(worker: int) -> None:
+    """Let the training's own threads go first: a worker that takes a core from one of them makes all of them wait."""
+    if hasattr(os, "nice"):
+        os.nice(10)
+
+
 def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOptions, pin: bool) -> DataLoader:
     """A loader whose result does not depend on how many workers it has."""
     return DataLoader(
@@ -99,4 +106,5 @@ def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOp
         num_workers=options.workers,
         prefetch_factor=options.prefetch if options.workers else None,
         pin_memory=pin,
+        worker_init_fn=step_back,
     )

@@ -32,7 +32,9 @@ class Network(nn.Module):
             if key not in passes:
                 pixels, mask = views.pixels[request.view], views.masks.get(request.view)
                 mask = None if request.masking == "none" or mask is None else mask.flatten(0, 1)
-                passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers)
+                # Where every request is for class tokens through a head, the last block's patches are nobody's.
+                short = all(r.head and r.select == "cls" for r in requests if (r.view, r.masking) == key)
+                passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short)
         results: dict[Request, Any] = {}
         rows: dict[str, list[tuple[Request, Tensor]]] = {}
         for request in requests:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
+from transformers.models.vit.modeling_vit import ViTLayer
 from transformers.utils import logging
 
 from dinomx_core import BackboneShape, DataError
@@ -33,9 +34,31 @@ class DropPath(nn.Module):
         return branch * torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(keep).div_(keep)
 
 
+class Layer(ViTLayer):
+    """transformers' block, which can also be asked for its first tokens only: what comes out of the last block for the patches
+    is thrown away when a loss looks at the class token alone, so it need not be computed."""
+
+    def forward(self, hidden_states: Tensor, first: int | None = None) -> Tensor:  # type: ignore[override]
+        """(B, T, D) -> (B, T, D), or (B, first, D): queries and MLP of the first tokens, keys and values of all."""
+        parts, normed = self.attention, self.layernorm_before(hidden_states)
+        residual = hidden_states[:, :first]
+        query, key, value = (
+            projection(tokens).unflatten(-1, (-1, parts.head_dim)).transpose(1, 2)
+            for projection, tokens in (
+                (parts.q_proj, normed[:, :first]),
+                (parts.k_proj, normed),
+                (parts.v_proj, normed),
+            )
+        )
+        mixed, _ = attention.attention(parts, query, key, value, None, scaling=parts.scaling)
+        residual = residual + self.dropout(parts.o_proj(mixed.flatten(2)))
+        return residual + self.dropout(self.mlp(self.layernorm_after(residual)))
+
+
 class ViTBackbone(Backbone):
     """Class token and patches; positions are added to both and interpolated to the grid of each input."""
 
+    can_shorten = True
     roles: ClassVar = {
         "query": ("attention.q_proj",),
         "key": ("attention.k_proj",),
@@ -64,9 +87,10 @@ class ViTBackbone(Backbone):
             attention_probs_dropout_prob=0.0,
         )
         self.model = ViTModel(config, add_pooling_layer=False, use_mask_token=options.mask_token)
-        self.model.config._attn_implementation = attention.NAME
+        self.model.config._attn_implementation = attention.NAME  # where the model is called as a whole
         for block, probability in zip(self.model.layers, torch.linspace(0, options.drop_path, shape.depth).tolist()):
             block.dropout = DropPath(probability)  # it stands on both branches, right before they are added
+            block.__class__ = Layer
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Patches, mask token, class token, positions."""

@@ -152,3 +152,30 @@ def test_the_loss_module_sees_views_of_its_options():
     logits = torch.randn(2, 3, 8)
     result = loss({student: logits, teacher: logits}, Views({}), {"teacher_temperature": 0.04})
     assert result.value.ndim == 0 and 0 <= float(result.metrics["teacher_entropy"]) <= 1
+
+
+def test_a_shortened_last_block_gives_the_same_class_token_and_gradients():
+    torch.manual_seed(0)
+    backbone = vit()
+    pixels = torch.randn(2, 3, 32, 32)
+    found = []
+    for short in (False, True):
+        backbone.zero_grad()
+        tokens = backbone(pixels, short=short)
+        tokens.cls.square().sum().backward()
+        found.append((tokens.cls.detach(), {name: p.grad.clone() for name, p in backbone.named_parameters()}))
+    assert tokens.patches.shape[1] == 0
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(grad, found[1][1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_are_those_of_transformers():
+    torch.manual_seed(0)
+    backbone = vit().eval()
+    hidden = torch.randn(2, 17, 24)
+    block = backbone.blocks[1]
+    from transformers.models.vit.modeling_vit import ViTLayer
+
+    with torch.no_grad():
+        torch.testing.assert_close(block(hidden), ViTLayer.forward(block, hidden), rtol=1e-5, atol=1e-6)
