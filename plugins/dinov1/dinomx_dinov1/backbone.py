@@ -38,7 +38,7 @@ class Layer(ViTLayer):
     """transformers' block, which can also be asked for its first tokens only: what comes out of the last block for the patches
     is thrown away when a loss looks at the class token alone, so it need not be computed."""
 
-    def forward(self, hidden_states: Tensor, first: int | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, hidden_states: Tensor, first: int | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, first, D): queries and MLP of the first tokens, keys and values of all."""
         parts, normed = self.attention, self.layernorm_before(hidden_states)
         residual = hidden_states[:, :first]
