@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,16 +50,18 @@ def plan(
     """
     registry = discover(plugins)
     if isinstance(config, dict):
-        text, name, stem = to_toml(config), "config", "run"
+        text, stem = "", "run"
+        parsed = document.Document(copy.deepcopy(config), {(): "config"})
     else:
-        path = Path(config)
-        text, name, stem = document.read_text(path), str(config), path.stem
+        text, stem = document.read_text(Path(config)), Path(config).stem
+        parsed = document.parse(text, str(config))
     settings = [*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else [])]
-    loaded = document.load(text, name, registry, settings)
+    loaded = document.load(parsed, registry, settings)
     run_table = loaded.data.setdefault("run", {})
     if isinstance(run_table, dict):
         run_table.setdefault("name", stem)
-    return make_plan(to_spec(loaded, registry), loaded, env or Env.here(), text)
+    spec = to_spec(loaded, registry)
+    return make_plan(spec, loaded, env or Env.here(), text or to_toml(config))  # type: ignore[arg-type]
 
 
 def run(

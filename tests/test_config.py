@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -196,8 +197,10 @@ def test_a_config_can_be_a_dict(toy):
     made = api.plan(toy())
     assert made.steps == 4
     assert made.spec.run.name == "run"
-    with pytest.raises(ConfigError, match=r"^config:\d+: optimizer\.lr: expected a number"):
+    with pytest.raises(ConfigError, match=r"^config: optimizer\.lr: expected a number"):
         api.plan(toy(optimizer={"lr": "x"}))
+    with pytest.raises(ConfigError, match=r"^config: run\.out: expected a text, got "):
+        api.plan(toy(run={"out": Path("x")}))
 
 
 def test_places_survive_comments_separators_and_overrides(errors):

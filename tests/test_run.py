@@ -84,7 +84,7 @@ def test_load_reads_files_arrays_and_tensors_alike(toy, image_folder):
     file = image_folder / "cats" / "0.png"
     from PIL import Image
 
-    array = np.asarray(Image.open(file))
+    array = np.array(Image.open(file))
     features = [
         model([x]).cls for x in (file, str(file), Image.open(file), array, torch.from_numpy(array).permute(2, 0, 1))
     ]

@@ -171,6 +171,8 @@ def check_knn(options: Knn, draft: Draft) -> list[tuple[str, str]]:
     """Both sets need labels, and the smallest k a bank that large."""
     problems = []
     infos = {}
+    if (options.bank.component, options.bank.options) == (options.query.component, options.query.options):
+        problems.append(("query", "is the bank itself: every image would find itself; name held-out images"))
     for name in ("bank", "query"):
         chosen = getattr(options, name)
         infos[name] = chosen.component.inspect(chosen.options)

@@ -148,9 +148,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def load(text: str, name: str, registry: Registry, overrides: list[str]) -> Document:
-    """A config text with its recipe below it and `--set a.b=VALUE` overrides on top."""
-    document = _with_recipe(parse(text, name), registry, ())
+def load(document: Document, registry: Registry, overrides: list[str]) -> Document:
+    """A config with its recipe below it and `--set a.b=VALUE` overrides on top."""
+    document = _with_recipe(document, registry, ())
     for override in overrides:
         file = document.places[()]
         document = merge(document, _parse_override(override))

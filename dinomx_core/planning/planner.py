@@ -1,6 +1,7 @@
 """RunSpec + Env -> Plan: every derived number and every cross-field check, before anything is built."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,10 @@ class _Planner:
         existing = next(p for p in (run_dir, *run_dir.parents) if p.exists())
         if not existing.is_dir():
             self.refuse(f"{existing} is a file, not a folder; choose another", "run.out")
-        elif not os.access(existing, os.W_OK | os.X_OK):
+            return
+        try:
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError:
             self.refuse(f"{existing} cannot be written to; choose another with run.out or --out", "run.out")
 
     def curves(self, steps: int, per_pass: float, lr_scale: float) -> dict[str, Curve]:
