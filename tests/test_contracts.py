@@ -5,7 +5,7 @@ import torch
 
 from dinomx_core import ConfigError, Request, api
 from dinomx_core.training.build import build
-from dinomx_core.training.contracts import Hidden, drop_masked
+from dinomx_core.training.flow import Hidden, drop_masked
 from tests import toy_objectives
 from tests.conftest import rows
 

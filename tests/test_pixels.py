@@ -11,7 +11,7 @@ from dinomx_core import DataError
 from dinomx_core.builtin.multicrop import MultiCropAugmentation, draw_box
 from dinomx_core.builtin.plugin import Crops, MultiCrop
 from dinomx_core.training import pixels as px
-from dinomx_core.training.contracts import Item
+from dinomx_core.training.flow import Item
 from dinomx_core.training.images import read_image, to_channels
 from dinomx_core.training.streams import Stream
 

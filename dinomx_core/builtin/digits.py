@@ -4,7 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from dinomx_core.builtin.plugin import Digits
-from dinomx_core.training.contracts import Dataset, Item
+from dinomx_core.training.contracts import Dataset
+from dinomx_core.training.flow import Item
 
 
 class DigitsData(Dataset):

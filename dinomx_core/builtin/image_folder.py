@@ -2,7 +2,8 @@
 
 from dinomx_core.builtin.listing import list_images
 from dinomx_core.builtin.plugin import ImageFolder
-from dinomx_core.training.contracts import Dataset, Item
+from dinomx_core.training.contracts import Dataset
+from dinomx_core.training.flow import Item
 from dinomx_core.training.images import read_image, to_channels
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dinomx_core.builtin.plugin import Crops, MultiCrop
 from dinomx_core.training import pixels as px
-from dinomx_core.training.contracts import Augmentation, Crop, Item
+from dinomx_core.training.contracts import Augmentation
+from dinomx_core.training.flow import Crop, Item
 from dinomx_core.training.streams import Stream
 
 TRIES = 10

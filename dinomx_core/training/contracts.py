@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.components import HeadShape, Masking, Preprocessing, Request
+from dinomx_core.training.flow import Crop, Hidden, Item, Tokens, Views, drop_masked
 from dinomx_core.training.streams import Stream
 
 if TYPE_CHECKING:
@@ -19,39 +20,6 @@ if TYPE_CHECKING:
 
 Outputs = Mapping[Request, Any]
 Scheduled = Mapping[str, float]
-
-
-@dataclass
-class Tokens:
-    """What a backbone returns, with each sort of token apart so that registers can never be taken for patches.
-
-    cls (B, D) or None; registers (B, R, D); patches (B, N, D); grid (c, h, w) with N = c * h * w (c is 1 but for
-    backbones with tokens a channel).
-    """
-
-    cls: Tensor | None
-    registers: Tensor
-    patches: Tensor
-    grid: tuple[int, int, int]
-
-    @property
-    def summary(self) -> Tensor:
-        """One vector an image (B, D): the CLS token, or the patches' mean where there is none."""
-        return self.patches.mean(1) if self.cls is None else self.cls
-
-
-@dataclass
-class Hidden:
-    """Tokens on their way through the blocks.
-
-    x (B, T, D); prefix: tokens before the patches; grid as in `Tokens`; context: keyword arguments for every block
-    (rotary positions, for example).
-    """
-
-    x: Tensor
-    prefix: int
-    grid: tuple[int, int, int]
-    context: dict[str, Any] = field(default_factory=dict)
 
 
 class Backbone(nn.Module, ABC):
@@ -129,28 +97,6 @@ class Backbone(nn.Module, ABC):
         return taken[0] if layers == 1 else tuple(taken)
 
 
-def drop_masked(hidden: Hidden, mask: Tensor) -> Hidden:
-    """Keep the prefix and the patches that are not masked; the grid becomes (1, 1, kept)."""
-    kept = (~mask).sum(1)
-    if bool((kept != kept[0]).any()):
-        raise ValueError(f"masking 'drop' needs as many masked patches in every image, got {mask.sum(1).tolist()}")
-    prefix, patches = hidden.x[:, : hidden.prefix], hidden.x[:, hidden.prefix :]
-    patches = patches[~mask].view(len(patches), int(kept[0]), -1)
-    return Hidden(torch.cat([prefix, patches], 1), hidden.prefix, (1, 1, int(kept[0])), hidden.context)
-
-
-@dataclass
-class Item:
-    """One image of a data set.
-
-    image (C, H, W): uint8 or uint16 over the type's whole range, or float32 over 0..1. label: class number or None.
-    """
-
-    image: Tensor
-    label: int | None = None
-    id: str = ""
-
-
 class Dataset(ABC):
     """Images by number. Reading is stateless, so that any worker may read any image."""
 
@@ -159,44 +105,6 @@ class Dataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Item: ...
-
-
-@dataclass
-class Views:
-    """A batch: named sets of crops.
-
-    pixels[view] (V, B, C, H, W) normalised float32; masks[view] (V, B, N) bool, True where masked; boxes[view] (V, B, 4)
-    float32: top, left, height, width of the crop in pixels of its image (negative width: flipped); labels (B,) int64,
-    -1 where there is none; index (B,) int64: position in the data set.
-    """
-
-    pixels: dict[str, Tensor]
-    masks: dict[str, Tensor] = field(default_factory=dict)
-    boxes: dict[str, Tensor] = field(default_factory=dict)
-    labels: Tensor | None = None
-    index: Tensor | None = None
-
-    def to(self, device: torch.device) -> Views:
-        """The same batch on a device."""
-        ahead = device.type == "cuda"  # the loader pins memory for it; elsewhere a copy must be done before it is read
-        move = lambda tensors: {k: t.to(device, non_blocking=ahead) for k, t in tensors.items()}  # noqa: E731
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=ahead)
-        return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index)
-
-    def pin_memory(self) -> Views:
-        """For the loader: the same batch in page-locked memory."""
-        pin = lambda tensors: {k: t.pin_memory() for k, t in tensors.items()}  # noqa: E731
-        labels = None if self.labels is None else self.labels.pin_memory()
-        return Views(pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index)
-
-
-@dataclass
-class Crop:
-    """One crop of one image: pixels (C, H, W) normalised, and where it came from (see `Views.boxes`)."""
-
-    pixels: Tensor
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    mask: Tensor | None = None
 
 
 class Augmentation(ABC):

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset as TorchDataset
 from dinomx_core.errors import DinomxError
 from dinomx_core.planning.plan import Batch
 from dinomx_core.planning.spec import LoaderOptions
-from dinomx_core.training.contracts import Augmentation, Crop, Dataset, Views
+from dinomx_core.training.contracts import Augmentation, Dataset
+from dinomx_core.training.flow import Crop, Views
 from dinomx_core.training.streams import Stream, seed_of
 
 Sample = tuple[dict[str, list[Crop]], int, int]  # crops by view, label or -1, index
@@ -106,5 +107,5 @@ def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOp
         num_workers=options.workers,
         prefetch_factor=options.prefetch if options.workers else None,
         pin_memory=pin,
-        worker_init_fn=step_back,
+        worker_init_fn=None if pin else step_back,  # with a GPU there are no such threads
     )

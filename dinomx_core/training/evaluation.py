@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from dinomx_core.declare.components import Preprocessing
 from dinomx_core.training.build import Parts
-from dinomx_core.training.contracts import Backbone, Encoder, Evaluator, Item, Tokens
+from dinomx_core.training.contracts import Backbone, Encoder, Evaluator
+from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.pixels import normalise, resize, to_float
 
 

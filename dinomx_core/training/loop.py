@@ -12,9 +12,9 @@ from dinomx_core.errors import DinomxError, TrainingError
 from dinomx_core.progress import Progress
 from dinomx_core.training.build import Parts
 from dinomx_core.training.checkpoint import save_checkpoint
-from dinomx_core.training.contracts import Views
 from dinomx_core.training.data import MicroBatches, TrainingImages, make_loader
 from dinomx_core.training.evaluation import evaluate
+from dinomx_core.training.flow import Views
 from dinomx_core.training.streams import seed_of
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

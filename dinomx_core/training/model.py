@@ -11,8 +11,8 @@ from PIL import Image
 from dinomx_core.declare.components import Backbone, Preprocessing
 from dinomx_core.errors import DataError
 from dinomx_core.training.build import attribute
-from dinomx_core.training.contracts import Item, Tokens
 from dinomx_core.training.evaluation import make_encoder
+from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
 
 

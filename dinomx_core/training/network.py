@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.components import Request
-from dinomx_core.training.contracts import Backbone, Loss, Scheduled, Tokens, Views
+from dinomx_core.training.contracts import Backbone, Loss, Scheduled
+from dinomx_core.training.flow import Tokens, Views
 
 
 class Network(nn.Module):

@@ -3,7 +3,8 @@
 import torch
 from safetensors.torch import load_file
 
-from dinomx_core.training.contracts import Augmentation, Crop, Dataset, Item
+from dinomx_core.training.contracts import Augmentation, Dataset
+from dinomx_core.training.flow import Crop, Item
 from dinomx_core.training.streams import Stream
 from tests.parity.plugin import Recorded
 

@@ -14,7 +14,8 @@ from transformers.utils import logging
 
 from dinomx_core import BackboneShape, DataError
 from dinomx_core.training import attention
-from dinomx_core.training.contracts import Backbone, Hidden, Tokens
+from dinomx_core.training.contracts import Backbone
+from dinomx_core.training.flow import Hidden, Tokens
 from dinomx_dinov1 import plugin
 
 

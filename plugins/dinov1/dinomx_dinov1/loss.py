@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled, Views
+from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
+from dinomx_core.training.flow import Views
 from dinomx_dinov1 import plugin
 
 

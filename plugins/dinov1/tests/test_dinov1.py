@@ -11,7 +11,8 @@ from transformers import ViTModel
 from dinomx_core import Chosen, DataError
 from dinomx_core.declare.discover import discover
 from dinomx_core.training.build import construct
-from dinomx_core.training.contracts import LossContext, Views
+from dinomx_core.training.contracts import LossContext
+from dinomx_core.training.flow import Views
 from dinomx_dinov1 import plugin
 from dinomx_dinov1.backbone import DropPath, ViTBackbone
 from dinomx_dinov1.head import DinoHead, WeightNormLinear
