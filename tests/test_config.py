@@ -248,3 +248,11 @@ def test_paths_that_are_no_files(errors, tmp_path):
     assert errors("a = " + "[" * 3000) == ["c.toml: not valid TOML: nested too deeply"]
     (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert api.plan("bom.toml").steps == 10
+
+
+def test_missing_data_are_reported_beside_wrong_keys(errors):
+    lines = errors(GOOD.replace('name = "digits"', 'name = "image-folder"\npath = "nosuch"') + "[backbone]\ndept = 3\n")
+    assert [line.split(" (looked")[0] for line in lines] == [
+        'c.toml:12: backbone.dept: unknown key; did you mean "depth"?',
+        'c.toml:7: data.path: there is no folder "nosuch"',
+    ]

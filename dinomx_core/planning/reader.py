@@ -9,10 +9,11 @@ import cattrs
 
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import ConfigError, Problem
+from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
+from dinomx_core.planning.walk import chosen_parts
 
 # Labels name files, metrics and modules; torch keeps modules in a dict whose own methods must stay reachable.
 LABEL = re.compile(r"(?!(?:keys|values|items|pop|clear|update|type|teacher)$)[A-Za-z0-9_-]+")
@@ -100,6 +101,14 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
     strategies = reader.labelled("strategy")
     evaluate = reader.labelled("evaluate")
     if reader.problems:
+        # The plan would find missing data later; told now, a config is mended in one go.
+        for path, dataset in chosen_parts({**slots, "evaluate": evaluate}):
+            if dataset.component.kind == "dataset":
+                try:
+                    dataset.component.inspect(dataset.options)
+                except DataError as error:
+                    key = (*path, error.key) if error.key else path
+                    reader.problems.append(Problem(str(error), ".".join(key), document.place(key)))
         raise ConfigError(_unique(reader.problems))
     return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
 
