@@ -47,6 +47,9 @@ class DataError(DinomxError):
         super().__init__(message)
 
 
+UNREADABLE = (DataError, OSError, RuntimeError)  # what looking at a data set may raise because of the data
+
+
 class TrainingError(DinomxError):
     """A run that cannot go on, such as one with a loss that is not finite."""
 

@@ -106,6 +106,7 @@ prototypes = 0
             '[loss."a.b"]\nname = "dino"',
             'c.toml:4: loss.a.b: "a.b" cannot be a label: letters, digits, - and _, and none of keys, values, items, pop, clear, update, type, teacher',
         ),
+        ("head = 3", "c.toml:4: head: expected tables [head.LABEL]"),
         ("run = 3", "c.toml:4: run: expected a table, got 3"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from dinomx_core.declare.components import DataInfo, Draft, View
 from dinomx_core.declare.values import Chosen, Length, Schedule
-from dinomx_core.errors import ConfigError, DataError, Problem
+from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
 from dinomx_core.planning.cost import estimate
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.plan import Batch, Env, Plan, Value
@@ -30,7 +30,7 @@ class _Planner:
     def inspect(self, chosen: Chosen, key: str) -> DataInfo | None:
         try:
             info = chosen.component.inspect(chosen.options)
-        except (DataError, OSError, RuntimeError) as error:
+        except UNREADABLE as error:
             self.refuse(str(error), f"{key}.{error.key}" if isinstance(error, DataError) and error.key else key)
             self.unreadable.add(tuple(key.split(".")))
             return None

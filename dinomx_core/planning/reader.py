@@ -9,7 +9,7 @@ import cattrs
 
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import ConfigError, DataError, Problem
+from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
 from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
@@ -86,12 +86,14 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
         reader.problems.append(
             Problem(f"no loss; add a table [loss.NAME] ({hint}) or a recipe", "loss", document.place(()))
         )
+    head_tables = document.data.get("head", {})
     wanted: dict[str, None] = {}
     for label, loss in losses.items():
         for request in loss.component.requests(loss.options):
             if request.head and request.head not in wanted:
                 wanted[request.head] = None
-                if request.head not in document.data.get("head", {}) and request.head not in registry.names("head"):
+                given = isinstance(head_tables, dict) and request.head in head_tables
+                if not given and request.head not in registry.names("head"):
                     message = f"there is no table [head.{request.head}] and no head component of that name"
                     reader.problems.append(
                         Problem(message, f"loss.{label}.head", document.place(("loss", label, "head")))
@@ -106,8 +108,8 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
             if dataset.component.kind == "dataset":
                 try:
                     dataset.component.inspect(dataset.options)
-                except DataError as error:
-                    key = (*path, error.key) if error.key else path
+                except UNREADABLE as error:
+                    key = (*path, error.key) if isinstance(error, DataError) and error.key else path
                     reader.problems.append(Problem(str(error), ".".join(key), document.place(key)))
         raise ConfigError(_unique(reader.problems))
     return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)

@@ -10,36 +10,28 @@ from dinomx_core.planning.document import Path_
 from dinomx_core.planning.spec import RunSpec
 
 
-def chosen_parts(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Chosen]]:
-    """Every component picked anywhere in a spec, slots inside options included."""
+def nodes(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """A value and everything below it, each with its key path; a picked component's own and common options share its path."""
+    yield path, value
     if isinstance(value, Chosen):
-        yield path, value
-        yield from chosen_parts(value.options, path)
+        yield from nodes(value.frame, path)
+        yield from nodes(value.options, path)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from chosen_parts(inner, (*path, key))
+            yield from nodes(inner, (*path, key))
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
-            yield from chosen_parts(getattr(value, field.name), (*path, field.name))
+            yield from nodes(getattr(value, field.name), (*path, field.name))
+
+
+def chosen_parts(value: Any) -> Iterator[tuple[Path_, Chosen]]:
+    """Every component picked anywhere in a spec, slots inside options included."""
+    return ((path, node) for path, node in nodes(value) if isinstance(node, Chosen))
 
 
 def typed_fields(spec: RunSpec, kind: type) -> Iterator[tuple[Path_, Any]]:
     """Every option of one type (Schedule, Length) in a spec with its key path."""
-
-    def walk(value: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
-        if isinstance(value, kind):
-            yield path, value
-        elif isinstance(value, Chosen):
-            yield from walk(value.frame, path)
-            yield from walk(value.options, path)
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                yield from walk(inner, (*path, key))
-        elif attrs.has(type(value)):
-            for field in attrs.fields(type(value)):
-                yield from walk(getattr(value, field.name), (*path, field.name))
-
-    yield from walk(tables(spec), ())
+    return ((path, node) for path, node in nodes(tables(spec)) if isinstance(node, kind))
 
 
 def tables(spec: RunSpec) -> dict[str, Any]:

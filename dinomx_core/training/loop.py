@@ -1,6 +1,7 @@
 """The loop. It reads top to bottom and knows no method, no strategy and no backend by name."""
 
 import contextlib
+import math
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -71,7 +72,7 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
         views, seconds = next(stream)
         waited += seconds
         add_metrics(metrics, forward_backward(parts, views, scoped, step, part), plan.batch.accumulation)
-    if not metrics["loss"] < float("inf"):
+    if not math.isfinite(metrics["loss"]):
         which = ", ".join(f"{name} = {value}" for name, value in metrics.items() if name.startswith("loss"))
         raise TrainingError(
             f"step {step}: the loss is not finite ({which}); lower optimizer.lr, lengthen its warm-up, or train in float32"
