@@ -29,6 +29,7 @@ from dinomx_core.declare.values import (
     Chosen,
     Length,
     Schedule,
+    below_one,
     fraction,
     not_negative,
     option,
@@ -36,7 +37,7 @@ from dinomx_core.declare.values import (
     schedule_of,
     slot,
 )
-from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, TrainingError
+from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, Stopped, TrainingError
 
 if TYPE_CHECKING:
     from dinomx_core.api import load, plan, run
@@ -65,10 +66,12 @@ __all__ = [
     "Recipe",
     "Request",
     "Schedule",
+    "Stopped",
     "Strategy",
     "Target",
     "TrainingError",
     "View",
+    "below_one",
     "fraction",
     "hookimpl",
     "load",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.discover import discover
-from dinomx_core.errors import DataError
+from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.planning import document
-from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.plan import Env, Plan
 from dinomx_core.planning.planner import make_plan
 from dinomx_core.planning.reader import to_spec
+from dinomx_core.planning.resume import changed_versions, differences
 from dinomx_core.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -49,19 +49,23 @@ def plan(
     plugins: modules of declarations to use beside the installed plugins. Raises ConfigError with every problem found.
     """
     registry = discover(plugins)
+    overrides = list(overrides)
+    text = ""
     if isinstance(config, dict):
-        text, stem = "", "run"
+        stem, command = "run", 'dinomx_core.run("config.toml")'
         parsed = document.Document(copy.deepcopy(config), {(): "config"})
     else:
         text, stem = document.read_text(Path(config)), Path(config).stem
+        command = shlex.join(["dinomx", "run", Path(config).name, *(w for o in overrides for w in ("--set", o))])
         parsed = document.parse(text, str(config))
     settings = [*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else [])]
     loaded = document.load(parsed, registry, settings)
     run_table = loaded.data.setdefault("run", {})
-    if isinstance(run_table, dict):
-        run_table.setdefault("name", stem)
+    if isinstance(run_table, dict) and "name" not in run_table:
+        run_table["name"] = stem
+        loaded.places["run", "name"] = "default"
     spec = to_spec(loaded, registry)
-    return make_plan(spec, loaded, env or Env.here(), text or to_toml(config))  # type: ignore[arg-type]
+    return make_plan(spec, loaded, env or Env.here(), to_toml(config) if isinstance(config, dict) else text, command)
 
 
 def run(
@@ -71,48 +75,148 @@ def run(
     out: str | Path | None = None,
     plugins: Iterable[ModuleType] = (),
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Train. Takes what `plan` takes, or a plan; `progress` watches (default: nobody).
 
-    Raises ConfigError before anything is built, TrainingError when the run cannot go on.
+    resume: go on from the newest whole checkpoint of the run folder, or start where there is none. overwrite: delete a run of
+    the same name. Raises ConfigError before anything is built, Stopped after saving when told to stop (a signal,
+    `run.max_hours`), TrainingError when the run cannot go on.
     """
     the_plan = config if isinstance(config, Plan) else plan(config, overrides=overrides, out=out, plugins=plugins)
-    from dinomx_core.training.build import build
-    from dinomx_core.training.checkpoint import save_export
-    from dinomx_core.training.loop import train
-
     watcher = progress or Silent()
-    RunFolder.check(the_plan, overwrite)
-    parts = build(the_plan)
-    folder = RunFolder.create(the_plan, overwrite)  # only now: what cannot be built leaves no trace and deletes no run
-    watcher.start(the_plan)
-    try:
-        figures = train(parts, folder, watcher)
-        save_export(parts, folder)
-    finally:
-        watcher.close()
-        folder.close()
-        parts.parallelism.close()
-    return Result(folder.path, folder.export, figures)
+    step = resume_step(the_plan, watcher) if resume else None
+    if step is None:
+        RunFolder.check(the_plan, overwrite or resume)
+    from dinomx_core.training.build import build
+    from dinomx_core.training.checkpoint import load_checkpoint, save_run_export
+    from dinomx_core.training.loop import train
+    from dinomx_core.training.stopping import StopRequest
+
+    with StopRequest(the_plan.spec.run.max_hours) as stop:
+        parts = build(the_plan)
+        if step is not None:
+            load_checkpoint(parts, RunFolder(the_plan.run_dir).checkpoints / str(step))
+        # only now: what cannot be built or loaded leaves no trace and deletes no run
+        folder = RunFolder.create(the_plan) if step is None else RunFolder.reopen(the_plan, step)
+        watcher.start(the_plan)
+        try:
+            if parts.start and step is None:
+                watcher.note(f"backbone: {parts.start.report}")
+            train(parts, folder, watcher, stop, step or 0)
+            save_run_export(parts, folder)
+        finally:
+            watcher.close()
+            folder.close()
+            parts.parallelism.close()
+    return Result(folder.path, folder.export, figures_of(folder))
 
 
-def load(path: str | Path, *, plugins: Iterable[ModuleType] = ()) -> Model:
-    """The model of a run folder or an export, with its preprocessing. Raises DataError when there is none."""
-    folder = Path(path)
-    folder = folder / "export" if (folder / "export").is_dir() else folder
-    file = folder / "dinomx.json"
-    if not file.is_file():
-        raise DataError(f"{path}: neither a finished run nor an export (there is no {file})")
+def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
+    """The step to go on from, or None to start. Raises ConfigError when the plan is not that of the run in its folder."""
+    folder = RunFolder(the_plan.run_dir)
+    file = folder.path / "plan.json"
+    if not file.exists():
+        return None
     saved = json.loads(file.read_text("utf-8"))
-    registry = discover(plugins)
-    component = registry.find("backbone", saved["backbone"]["name"])
-    options = make_converter(registry).structure(saved["backbone"]["options"], component.options)
-    how = saved["preprocessing"]
-    preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
+    if problems := differences(the_plan, saved, str(file)):
+        raise ConfigError(problems)
+    from dinomx_core.training.checkpoint import newest_whole
+
+    step, notes = newest_whole(folder.checkpoints)
+    for note in notes:
+        watcher.note(note)
+    if step is not None and step > the_plan.steps:
+        message = f"{the_plan.steps} steps, but the run has done {step}; ask for as many or more"
+        raise ConfigError([Problem(message, "run.steps")])
+    if changed := changed_versions(the_plan, saved):
+        watcher.note(f"going on with other versions, so not bit by bit as before: {changed}")
+    watcher.note(
+        f"going on from step {step}" if step is not None else f"no whole checkpoint in {folder.path}: starting anew"
+    )
+    return step
+
+
+def figures_of(folder: RunFolder) -> dict[str, float]:
+    """The newest value of every figure that was evaluated."""
+    return {
+        name: value
+        for row in folder.rows("evaluations")
+        for name, value in row.items()
+        if name not in ("step", "seconds")
+    }
+
+
+def load(path: str | Path, *, network: str = "teacher", plugins: Iterable[ModuleType] = ()) -> Model:
+    """The model of an export, a run folder (its export, or its newest checkpoint while there is none) or a checkpoint.
+
+    network: "teacher" (the moving average) or "student", where a checkpoint is read. Raises DataError when there is no model.
+    """
+    place = find_model(Path(path))
     from dinomx_core.training.model import Model
 
-    return Model.open(folder, component, options, saved["channels"], saved["image_size"], preprocessing)
+    return Model.open(place, network, discover(plugins))
+
+
+def find_model(path: Path) -> Path:
+    """The export or checkpoint that a path means. Raises DataError when it means none."""
+    candidates = [path, path / "export"]
+    if (path / "checkpoints").is_dir():
+        from dinomx_core.training.checkpoint import newest_whole
+
+        step, _ = newest_whole(path / "checkpoints")
+        candidates += [path / "checkpoints" / str(step)] if step is not None else []
+    for candidate in candidates:
+        if (candidate / "dinomx.json").is_file():
+            return candidate
+    raise DataError(
+        f"{path}: neither a run, nor a checkpoint, nor an export (no dinomx.json in it, nor in its export/)"
+    )
+
+
+def export(
+    run_dir: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str = "last",
+    network: str = "teacher",
+    format: str = "huggingface",
+    plugins: Iterable[ModuleType] = (),
+) -> dict[str, Any]:
+    """Write a checkpoint's backbone as a folder that others open. Returns what was written.
+
+    checkpoint: "last" (the newest whole one), "best", or a step. network: "teacher" or "student". format: "huggingface" or
+    "onnx". Raises ConfigError for a checkpoint that is not there, or an `out` that holds something.
+    """
+    from dinomx_core.training.checkpoint import export_checkpoint
+
+    return export_checkpoint(Path(run_dir), Path(out), checkpoint, network, format, discover(plugins))
+
+
+def embed(
+    source: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    tokens: str = "cls",
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+    plugins: Iterable[ModuleType] = (),
+) -> dict[str, Any]:
+    """Write embeddings of images with their ids. Returns counts and shapes.
+
+    source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images. out: a
+    `.npz` or `.parquet` file. tokens: "cls", "patch-mean" or "patches". Raises DataError when there is nothing to read.
+    """
+    from dinomx_core.training.embed import embed_folder
+    from dinomx_core.training.model import Model
+
+    if Path(source).is_file():
+        model = Model.of_plan(plan(source, plugins=plugins))
+    else:
+        model = load(source, plugins=plugins)
+    return embed_folder(model, Path(data), Path(out), tokens, batch_size, progress)
 
 
 def to_toml(config: dict[str, Any]) -> str:

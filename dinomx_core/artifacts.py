@@ -1,5 +1,6 @@
-"""The run folder: `config.toml`, `plan.json`, `metrics.jsonl`, `evaluations.jsonl`, `checkpoints/<step>/`, `export/`."""
+"""The run folder: `config.toml`, `plan.json`, rows of metrics, evaluations and health, `checkpoints/`, `export/`."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,12 +11,27 @@ from typing import Any
 from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.planning.plan import Plan
 
+ROWS = ("metrics", "evaluations", "health")
+
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old file or the new one, never half of it."""
+    """Write a text so that a reader sees the old file or the new one, never half of it, and a crash keeps one of them."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, "utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(draft, path)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file; a last line that a crash cut short is left out."""
+    rows = []
+    if file.exists():
+        for line in file.read_text("utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
 
 
 class RunFolder:
@@ -23,19 +39,35 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._rows: dict[str, Any] = {}
+        self._files: dict[str, Any] = {}
 
     @classmethod
-    def create(cls, plan: Plan, overwrite: bool) -> "RunFolder":
-        """Make the folder and write the config verbatim and the plan; an old run there was checked to be deletable."""
+    def create(cls, plan: Plan) -> "RunFolder":
+        """Make the folder anew and write the config verbatim and the plan; an old run there was checked to be deletable."""
         path = plan.run_dir
-        cls.check(plan, overwrite)
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True)
-        write_atomically(path / "config.toml", plan.config_text)
-        write_atomically(path / "plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
-        return cls(path)
+        folder = cls(path)
+        folder.write_plan(plan)
+        return folder
+
+    @classmethod
+    def reopen(cls, plan: Plan, step: int) -> "RunFolder":
+        """Go on with a run from `step`: rows of later steps, which are made again, are taken out."""
+        folder = cls(plan.run_dir)
+        for name in ROWS:
+            file = folder.path / f"{name}.jsonl"
+            if file.exists():
+                kept = [row for row in read_rows(file) if row["step"] < step]
+                write_atomically(file, "".join(json.dumps(row) + "\n" for row in kept))
+        folder.write_plan(plan)
+        return folder
+
+    def write_plan(self, plan: Plan) -> None:
+        """The config as it was given, and the plan."""
+        write_atomically(self.path / "config.toml", plan.config_text)
+        write_atomically(self.path / "plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
 
     @staticmethod
     def check(plan: Plan, overwrite: bool) -> None:
@@ -45,7 +77,7 @@ class RunFolder:
             if not (path / "plan.json").exists():
                 raise ConfigError([Problem(f"{path} holds other files; choose another run.name or --out", "run.name")])
             if not overwrite:
-                remedy = "choose another run.name or --out, or start anew with --overwrite"
+                remedy = "go on with it by --resume, start anew with --overwrite, or choose another run.name or --out"
                 raise ConfigError([Problem(f"{path} holds a run already; {remedy}", "run.name")])
 
     @property
@@ -53,27 +85,25 @@ class RunFolder:
         """The folder that `AutoModel.from_pretrained` opens."""
         return self.path / "export"
 
-    def checkpoint(self, step: int) -> Path:
-        """The folder of one checkpoint."""
-        return self.path / "checkpoints" / str(step)
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.path / "checkpoints"
 
-    def _write_row(self, file: str, row: dict[str, Any]) -> None:
-        if file not in self._rows:
-            self._rows[file] = (self.path / file).open("a", encoding="utf-8", buffering=1)
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """What was written so far: "metrics", "evaluations" or "health"."""
+        return read_rows(self.path / f"{name}.jsonl")
+
+    def write(self, name: str, row: dict[str, Any]) -> None:
+        """Append a row: "metrics" (one a training step), "evaluations" or "health"."""
+        if name not in self._files:
+            self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8", buffering=1)
         # JSON has no infinity: the norm of a gradient that overflowed in fp16 is written as null.
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._rows[file].write(json.dumps(plain) + "\n")
-
-    def metrics(self, row: dict[str, Any]) -> None:
-        """Append one training step."""
-        self._write_row("metrics.jsonl", row)
-
-    def evaluation(self, row: dict[str, Any]) -> None:
-        """Append one evaluation."""
-        self._write_row("evaluations.jsonl", row)
+        self._files[name].write(json.dumps(plain) + "\n")
 
     def close(self) -> None:
         """Close the row files."""
-        for file in self._rows.values():
+        for file in self._files.values():
             file.close()
-        self._rows.clear()
+        self._files.clear()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dinomx_core.errors import DinomxError
+from dinomx_core.errors import ConfigError, DinomxError, Problem
 
 app = typer.Typer(
     name="dinomx",
@@ -39,16 +39,21 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete a run of the same name and start anew")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, or start where there is none")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:
     """Train as the config says."""
+    if overwrite and resume:
+        raise ConfigError([Problem("--overwrite deletes the run that --resume goes on with; give one of them")])
     from dinomx_core import api
     from dinomx_core.progress import Silent, TextProgress
 
     plan = api.plan(config, overrides=set_ or [], out=out)
     for warning in plan.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    result = api.run(plan, overwrite=overwrite, progress=Silent() if quiet else TextProgress())
+    result = api.run(plan, overwrite=overwrite, resume=resume, progress=Silent() if quiet else TextProgress())
     typer.echo(f"run folder   {result.folder}")
     typer.echo(f"load it      dinomx_core.load({str(result.folder)!r})")
     typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r}, add_pooling_layer=False)")
@@ -62,6 +67,44 @@ def plan(config: Config, set_: Settings = None, out: Out = None, json_: AsJson =
 
     made = api.plan(config, overrides=set_ or [], out=out)
     typer.echo(json.dumps(made.to_json(), indent=1) if json_ else "\n".join(lines(made)))
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder", show_default=False)],
+    to: Annotated[Path, typer.Argument(help="Folder to write", show_default=False)],
+    checkpoint: Annotated[str, typer.Option(help="last, best or a step")] = "last",
+    network: Annotated[str, typer.Option(help="teacher (the moving average) or student")] = "teacher",
+    format: Annotated[str, typer.Option(help="huggingface or onnx")] = "huggingface",
+) -> None:
+    """Write a checkpoint's backbone as a Hugging Face folder or as ONNX."""
+    from dinomx_core import api
+
+    done = api.export(run_folder, to, checkpoint=checkpoint, network=network, format=format)
+    typer.echo(f"exported     {done['network']} of {done['checkpoint']} to {done['folder']}")
+    if done["difference"] is not None:
+        typer.echo(f"checked      features differ from torch's by {done['difference']:.1g} of the largest")
+
+
+@app.command()
+def embed(
+    source: Annotated[Path, typer.Argument(help="Run folder, checkpoint or export; or a config", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="Folder of images", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .npz or .parquet")] = Path("embeddings.npz"),
+    tokens: Annotated[str, typer.Option(help="cls, patch-mean or patches")] = "cls",
+    batch_size: Annotated[int, typer.Option(help="Images a forward pass", min=1)] = 64,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
+) -> None:
+    """Write embeddings of images, with their ids."""
+    from dinomx_core import api
+    from dinomx_core.progress import counter
+
+    done = api.embed(
+        source, data, out, tokens=tokens, batch_size=batch_size, progress=None if quiet else counter("images")
+    )
+    for fault in done["unreadable"]:
+        typer.echo(f"warning: left out: {fault}", err=True)
+    typer.echo(f"embedded     {done['images']} images, {tokens} {'x'.join(map(str, done['shape']))}, in {out}")
 
 
 @app.command()
@@ -79,5 +122,6 @@ def main() -> None:
     try:
         app()
     except DinomxError as error:
-        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        text = f"{error.label}: {error}" if "\n" not in str(error) else f"{error.label}s:\n{error}"
+        print(text, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,6 +7,7 @@ class DinomxError(Exception):
     """Base of every error that the command line prints without a traceback."""
 
     exit_code = 1
+    label = "error"
 
 
 @attrs.frozen
@@ -54,3 +55,10 @@ class TrainingError(DinomxError):
     """A run that cannot go on, such as one with a loss that is not finite."""
 
     exit_code = 3
+
+
+class Stopped(DinomxError):
+    """A run that was told to stop, and saved: nothing is lost, and `--resume` goes on with it."""
+
+    exit_code = 4
+    label = "stopped"

@@ -2,6 +2,7 @@
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 from dinomx_core.planning.plan import Plan
@@ -21,6 +22,9 @@ class Progress(Protocol):
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
         """Called after each evaluation."""
 
+    def note(self, text: str) -> None:
+        """Called with a line that a person should see: loaded weights, a verdict, an image that cannot be read."""
+
     def close(self) -> None:
         """Called when the run ends, however it ends."""
 
@@ -37,6 +41,9 @@ class Silent:
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
         """Nothing."""
 
+    def note(self, text: str) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -48,17 +55,28 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def counter(what: str) -> Callable[[int, int], None]:
+    """A function of (done, total) that keeps one line on a terminal up to date and says nothing elsewhere."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done}/{total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
+
+
 class TextProgress:
     """Step, loss, learning rate, images a second and time left, and a line that stays for each evaluation."""
 
     def __init__(self, out: TextIO | None = None):
         self.out = out or sys.stderr
         self.bar: Any = None
+        self.steps, self.every = 0, 1
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
     def start(self, plan: Plan) -> None:
         """Note how many steps there are and how often to speak; on a terminal, start the bar."""
         self.steps, self.every = plan.steps, max(1, plan.lengths["log.every"])
-        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         if self.out.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -82,8 +100,11 @@ class TextProgress:
             print(f"step {done}/{self.steps}  {text}", file=self.out, flush=True)
 
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
+        """The figures."""
+        self.note(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+    def note(self, text: str) -> None:
         """One line that stays."""
-        text = f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         if self.bar:
             self.bar.console.print(text, highlight=False)
         else:

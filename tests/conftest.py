@@ -68,3 +68,24 @@ def image_folder(tmp_path):
 def rows(path: Path) -> list[dict]:
     """A jsonl file's rows."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A function (family, name, **options of hf) -> a folder with a small random model of that family, as `hf` saves it."""
+
+    def make(family="dinov2", name="model", channels=3, image_size=32, **options):
+        import torch
+
+        from dinomx_core.builtin.families import Hf, hf_shape
+        from dinomx_core.builtin.hf import build_hf
+
+        chosen = Hf(**{"family": family, "width": 32, "depth": 3, "heads": 4, "patch_size": 8, **options})
+        torch.manual_seed(0)
+        backbone = build_hf(chosen, hf_shape(chosen, channels, image_size), image_size)
+        for parameter in backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        backbone.save(tmp_path / name)
+        return tmp_path / name
+
+    return make

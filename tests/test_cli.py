@@ -88,4 +88,7 @@ def test_run_prints_plain_lines_and_where_things_are(tmp_path):
     assert "dinomx_core.load" in done.stdout
     again = dinomx("run", "examples/quickstart.toml", "--set", "run.steps=12", "--out", tmp_path)
     assert again.returncode == 2
-    assert "holds a run already; choose another run.name or --out, or start anew with --overwrite" in again.stderr
+    assert (
+        "holds a run already; go on with it by --resume, start anew with --overwrite, or choose another run.name or --out"
+        in again.stderr
+    )

@@ -122,7 +122,7 @@ def test_missing_keys_name_what_could_stand_there(errors):
         "c.toml:1: run.steps: missing",
         "c.toml: optimizer.lr: missing",
         "c.toml: data: missing; add [data] with a name (digits, image-folder)",
-        "c.toml: backbone: missing; add [backbone] with a name (vit)",
+        "c.toml: backbone: missing; add [backbone] with a name (hf, vit)",
         "c.toml: augmentation: missing; add [augmentation] with a name (multicrop)",
         "c.toml: loss: no loss; add a table [loss.NAME] (dino) or a recipe",
     ]

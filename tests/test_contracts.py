@@ -61,7 +61,7 @@ def test_masked_patches_become_the_mask_token_before_positions(toy):
     pixels, mask = torch.rand(2, 1, 16, 16), torch.zeros(2, 16, dtype=torch.bool)
     mask[0, 3] = True
     plain, hidden = backbone.embed(pixels).x, backbone.embed(pixels, mask).x
-    positions = backbone.position_embeddings(4, 4)
+    positions = backbone.model.embeddings.position_embeddings
     torch.testing.assert_close(hidden[0, 4], 1 + positions[0, 4])
     changed = (hidden != plain).any(-1)
     assert changed.nonzero().tolist() == [[0, 4]]

@@ -89,7 +89,7 @@ def test_load_reads_files_arrays_and_tensors_alike(toy, image_folder):
         model([x]).cls for x in (file, str(file), Image.open(file), array, torch.from_numpy(array).permute(2, 0, 1))
     ]
     assert all(torch.equal(f, features[0]) for f in features)
-    with pytest.raises(DataError, match="neither a finished run nor an export"):
+    with pytest.raises(DataError, match="neither a run, nor a checkpoint, nor an export"):
         api.load(image_folder)
 
 
@@ -150,7 +150,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(toy):
 def test_a_used_run_folder_is_refused_and_overwritten_only_on_request(toy, tmp_path):
     first = api.run(toy()).folder
     with pytest.raises(
-        ConfigError, match="holds a run already; choose another run.name or --out, or start anew with --overwrite"
+        ConfigError,
+        match="holds a run already; go on with it by --resume, start anew with --overwrite, or choose another run.name or --out",
     ):
         api.run(toy())
     assert len(rows(first / "metrics.jsonl")) == 4
@@ -195,6 +196,7 @@ def test_a_corrupt_image_is_named_without_a_traceback(toy, image_folder, workers
     with pytest.raises(DataError) as caught:
         api.run(config)
     assert str(caught.value).startswith(
+        "1 of 12 images cannot be read, more than loader.max_unreadable = 0.01 allows: "
         f"{image_folder}/cats/3.png: cannot be read as an image"
     ) and "Traceback" not in str(caught.value)
 

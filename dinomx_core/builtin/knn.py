@@ -1,6 +1,7 @@
 """k-nearest-neighbour evaluation."""
 
 import torch
+from torch.nn import functional as F
 
 from dinomx_core.builtin.plugin import Knn
 from dinomx_core.training.build import construct
@@ -23,8 +24,9 @@ class KnnEvaluator(Evaluator):
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
         """{"accuracy@k": share of queries classified rightly} for each k."""
         size = self.options.batch_size
-        bank, labels = summaries(encoder, (self.bank[i] for i in range(len(self.bank))), size)
-        queries, truth = summaries(encoder, (self.query[i] for i in range(len(self.query))), size)
+        bank, labels = summaries(encoder, self.options.bank, self.bank, size)
+        queries, truth = summaries(encoder, self.options.query, self.query, size)
+        bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
         truth = self.bank_number[truth]
         ks = [k for k in self.options.k if k <= len(bank)]
         right = dict.fromkeys(ks, 0)

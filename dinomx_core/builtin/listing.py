@@ -1,12 +1,14 @@
 """The files of an image folder, found by name alone and without torch."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import attrs
 
 from dinomx_core.errors import DataError
 
+PROBES, SHOWN = 8, 5  # files opened when a folder is looked at; names in a message
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"))
 
 
@@ -21,6 +23,25 @@ class Listing:
     notes: tuple[str, ...]
 
 
+def probe(root: Path, files: list[str]) -> None:
+    """Open a few files, evenly spread. Raises DataError when none of them is an image."""
+    from PIL import Image
+
+    fault = ""
+    looked = sorted({round(i * (len(files) - 1) / max(1, PROBES - 1)) for i in range(PROBES)})
+    for number in looked:
+        try:
+            with Image.open(root / files[number]) as image:
+                image.load()
+            return
+        except Exception as error:  # decoders raise whatever they stumble over
+            fault = fault or f"{files[number]}: {error}"
+    raise DataError(
+        f"none of the {len(looked)} files looked at (of {len(files)}) can be read as an image; the first: {fault}",
+        "path",
+    )
+
+
 def list_images(path: str) -> Listing:
     """List a folder, sub-folders and links included. Raises DataError when there is nothing to train on."""
     root = Path(os.path.expanduser(path)).absolute()
@@ -30,17 +51,21 @@ def list_images(path: str) -> Listing:
         raise DataError(f'"{path}" is a file; name the folder that holds the images', "path")
     found, others = [], 0
     visited = set()
-    for directory, folders, names in os.walk(root, followlinks=True):
+    unread: list[str] = []
+    for directory, folders, names in os.walk(root, followlinks=True, onerror=lambda e: unread.append(str(e.filename))):
         real = os.path.realpath(directory)
         if real in visited:  # a link that leads back up
             folders.clear()
             continue
         visited.add(real)
+        below = "" if directory == str(root) else directory[len(str(root)) + 1 :] + os.sep
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
+            if name.startswith("."):  # among them the "._" companions that macOS leaves on other file systems
+                continue
             if os.path.splitext(name)[1].lower() in SUFFIXES:
-                found.append(os.path.relpath(os.path.join(directory, name), root))
-            elif not name.startswith("."):
+                found.append(below + name)
+            else:
                 others += 1
     if not found:
         what = f"; {others} files of other kinds are there" if others else ""
@@ -48,6 +73,14 @@ def list_images(path: str) -> Listing:
     found.sort()
     tops = [file.partition(os.sep)[0] if os.sep in file else "" for file in found]
     classes = sorted(set(tops) - {""}) if all(tops) else []
-    notes = (f"{others} files of other kinds are left out",) if others else ()
+    notes = [f"{others} files of other kinds are left out"] if others else []
+    if unread:
+        notes.append(f"{len(unread)} sub-folders cannot be read and are left out: {', '.join(unread[:SHOWN])}")
+    single = [name for name, count in Counter(tops).items() if count == 1] if classes else []
+    if single:
+        notes.append(
+            f"{len(single)} of {len(classes)} classes have one image only: {', '.join(sorted(single)[:SHOWN])}"
+        )
+    probe(root, found)
     numbers = {name: number for number, name in enumerate(classes)}
-    return Listing(root, tuple(found), tuple(numbers.get(top, -1) for top in tops), tuple(classes), notes)
+    return Listing(root, tuple(found), tuple(numbers.get(top, -1) for top in tops), tuple(classes), tuple(notes))

@@ -1,11 +1,13 @@
 """Declarations of what the core ships."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
+from dinomx_core.builtin.families import Hf, hf_shape
 from dinomx_core.declare.components import (
     Augmentation,
+    Backbone,
     DataInfo,
     Dataset,
     Draft,
@@ -16,7 +18,17 @@ from dinomx_core.declare.components import (
     View,
 )
 from dinomx_core.declare.hooks import hookimpl
-from dinomx_core.declare.values import Chosen, Schedule, fraction, not_negative, option, positive, schedule_of, slot
+from dinomx_core.declare.values import (
+    Chosen,
+    Schedule,
+    below_one,
+    fraction,
+    not_negative,
+    option,
+    positive,
+    schedule_of,
+    slot,
+)
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -167,8 +179,20 @@ class Knn:
     batch_size: int = option(256, "images a forward pass", check=positive)
 
 
-def check_knn(options: Knn, draft: Draft) -> list[tuple[str, str]]:
-    """Both sets need labels, and the smallest k a bank that large."""
+@attrs.frozen
+class Linear:
+    """Linear classification on frozen features: a sweep of learning rates in one go, chosen on a held-out part of the bank."""
+
+    query: Chosen = slot("dataset", doc="labelled images that are classified")
+    bank: Chosen = slot("dataset", doc="labelled images that the layer is trained on")
+    lr: list[float] = option([0.003, 0.01, 0.03, 0.1, 0.3, 1.0], "learning rates, trained side by side", check=positive)
+    epochs: int = option(50, "passes over the bank", check=positive)
+    holdout: float = option(0.1, "share of the bank's images that chooses the learning rate", check=below_one)
+    batch_size: int = option(256, "images a step, and a forward pass", check=positive)
+
+
+def labelled_sets(options: Any, what: str) -> tuple[list[tuple[str, str]], dict[str, DataInfo]]:
+    """What keeps `bank` and `query` from being compared, and what they hold."""
     problems = []
     infos = {}
     if (options.bank.component, options.bank.options) == (options.query.component, options.query.options):
@@ -177,14 +201,33 @@ def check_knn(options: Knn, draft: Draft) -> list[tuple[str, str]]:
         chosen = getattr(options, name)
         infos[name] = chosen.component.inspect(chosen.options)
         if not infos[name].classes:
-            problems.append((name, "has no labels; k-NN needs a folder a class"))
-    if infos["bank"].count < min(options.k):
-        problems.append(("k", f"the bank's {infos['bank'].count} images are fewer than k = {min(options.k)}"))
+            problems.append((name, f"has no labels; {what} needs a folder a class"))
     if infos["bank"].classes and infos["query"].classes:
         unknown = sorted(set(infos["query"].classes) - set(infos["bank"].classes))
         if unknown:
             problems.append(("query", f"has classes that the bank does not have: {', '.join(unknown)}"))
+    return problems, infos
+
+
+def check_knn(options: Knn, draft: Draft) -> list[tuple[str, str]]:
+    """Both sets need labels, and the smallest k a bank that large."""
+    problems, infos = labelled_sets(options, "k-NN")
+    if infos["bank"].count < min(options.k):
+        problems.append(("k", f"the bank's {infos['bank'].count} images are fewer than k = {min(options.k)}"))
     return problems
+
+
+def check_linear(options: Linear, draft: Draft) -> list[tuple[str, str]]:
+    """Both sets need labels, and the bank two classes."""
+    problems, infos = labelled_sets(options, "a linear classifier")
+    if len(infos["bank"].classes) == 1:
+        problems.append(("bank", f"has one class only ({infos['bank'].classes[0]}); a classifier needs two"))
+    return problems
+
+
+@hookimpl
+def dinomx_backbones():
+    yield Backbone("hf", Hf, "dinomx_core.builtin.hf:build_hf", shape=hf_shape)
 
 
 @hookimpl
@@ -217,4 +260,5 @@ def dinomx_parallelisms():
 
 @hookimpl
 def dinomx_evaluators():
+    yield Evaluator("linear", Linear, "dinomx_core.builtin.linear:LinearEvaluator", check=check_linear)
     yield Evaluator("knn", Knn, "dinomx_core.builtin.knn:KnnEvaluator", check=check_knn)

@@ -56,7 +56,11 @@ class DataInfo:
 
 @attrs.frozen
 class BackboneShape:
-    """Sizes of a transformer backbone, for token counts, parameters and FLOPs. `prefix`: tokens before the patches."""
+    """Sizes of a transformer backbone, for token counts, parameters and FLOPs, and what it starts from.
+
+    prefix: tokens before the patches. masks: whether it has a mask token. warm: name of the weights it starts from, "" from
+    scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known.
+    """
 
     width: int
     depth: int
@@ -66,6 +70,9 @@ class BackboneShape:
     channels: int
     prefix: int
     parameters: int
+    masks: bool = attrs.field(default=True, kw_only=True)
+    warm: str = attrs.field(default="", kw_only=True)
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
 
     def tokens(self, size: int) -> int:
         """Tokens of a square image of `size` pixels."""
@@ -131,7 +138,8 @@ class Component:
 
 @attrs.frozen
 class Backbone(Component):
-    """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes.
+    """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes; it raises DataError, with the
+    option at fault as its key, where the weights that the options name are no good.
 
     Built as `build(options, shape, image_size)` -> `training.contracts.Backbone`.
     """

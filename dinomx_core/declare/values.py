@@ -166,3 +166,9 @@ def not_negative(instance: Any, attribute: Any, value: Any) -> None:
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if not number >= 0:
             raise ValueError(f"must be 0 or more, got {value!r}")
+
+
+def below_one(instance: Any, attribute: Any, value: float) -> None:
+    """attrs validator: a probability that is not certain."""
+    if not 0 <= value < 1:
+        raise ValueError(f"must be 0 or more and less than 1, got {value}")

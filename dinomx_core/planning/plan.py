@@ -87,6 +87,7 @@ class Plan:
     values: tuple[Value, ...]
     warnings: tuple[str, ...]
     config_text: str
+    command: str
 
     def values_at(self, step: int) -> dict[str, float]:
         """Every scheduled value at a step, by key path (`optimizer.lr`, `loss.dino.weight`)."""

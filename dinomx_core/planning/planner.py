@@ -1,12 +1,13 @@
 """RunSpec + Env -> Plan: every derived number and every cross-field check, before anything is built."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dinomx_core.declare.components import DataInfo, Draft, View
+from dinomx_core.declare.components import BackboneShape, DataInfo, Draft, Preprocessing, View
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
 from dinomx_core.planning.cost import estimate
@@ -52,7 +53,29 @@ class _Planner:
             )
         return Batch(run.batch_size, world_size, run.accumulation, max(1, run.batch_size // parts))
 
-    def check_views(self, views: tuple[View, ...], patch: int, depth: int) -> None:
+    def backbone(self, data: DataInfo, preprocessing: Preprocessing) -> BackboneShape | None:
+        chosen = self.spec.backbone
+        try:
+            shape = chosen.component.shape(chosen.options, data.channels, preprocessing.crop)
+        except UNREADABLE as error:
+            self.refuse(
+                str(error), f"backbone.{error.key}" if isinstance(error, DataError) and error.key else "backbone"
+            )
+            return None
+        if shape.statistics and shape.statistics != (preprocessing.mean, preprocessing.std):
+            self.warnings.append(
+                f"augmentation.mean, augmentation.std: {list(preprocessing.mean)} and {list(preprocessing.std)}, but the weights "
+                f"were trained with {list(shape.statistics[0])} and {list(shape.statistics[1])}"
+            )
+        if shape.warm and not self.spec.evaluate:
+            self.warnings.append(
+                f'backbone: starts from "{shape.warm}" and no [evaluate.NAME] measures it: a run that makes the weights worse '
+                "goes unseen"
+            )
+        return shape
+
+    def check_views(self, views: tuple[View, ...], shape: BackboneShape | None) -> None:
+        patch, depth = (shape.patch_size, shape.depth) if shape else (1, sys.maxsize)
         for view in views:
             if view.size % patch:
                 below, above = view.size // patch * patch, (view.size // patch + 1) * patch
@@ -81,6 +104,11 @@ class _Planner:
                 )
             masked = {view.name for view in views if view.masked}
             for request in loss.component.requests(loss.options):
+                if request.masking == "replace" and shape and not shape.masks:
+                    self.refuse(
+                        f"has no mask token, which loss.{label} needs; set backbone.mask_token = true",
+                        "backbone.mask_token",
+                    )
                 if request.masking != "none" and request.view in names - masked:
                     self.refuse(
                         f'needs patch masks of the view "{request.view}", which the augmentation does not make',
@@ -108,7 +136,7 @@ class _Planner:
                 self.refuse(message, f"{key}.warmup")
         return curves
 
-    def plan(self, config_text: str) -> Plan:
+    def plan(self, config_text: str, command: str) -> Plan:
         spec, run = self.spec, self.spec.run
         world_size = spec.parallelism.component.processes(spec.parallelism.options)
         batch = self.batch(world_size)
@@ -133,11 +161,11 @@ class _Planner:
                     f"has {len(values)} values, the images {data.channels} channels; give 1 or {data.channels}",
                     f"augmentation.{name}",
                 )
-        shape = spec.backbone.component.shape(spec.backbone.options, data.channels, preprocessing.crop)
+        shape = self.backbone(data, preprocessing)
         requests = tuple(
             dict.fromkeys(r for loss in spec.losses.values() for r in loss.component.requests(loss.options))
         )
-        self.check_views(views, shape.patch_size, shape.depth)
+        self.check_views(views, shape)
         draft = Draft(data, views, shape, steps, run.batch_size)
         for path, chosen in chosen_parts(tables(spec)):
             if chosen.component.check:
@@ -148,15 +176,19 @@ class _Planner:
         for label, strategy in spec.strategies.items():
             if strategy.component is spec.teacher.component:
                 self.refuse("supplies the teacher; it belongs into the table [teacher]", f"strategy.{label}")
+        best = spec.checkpoint.keep_best.partition("/")[0]
+        if best and best not in spec.evaluate:
+            there = ", ".join(spec.evaluate) or "none"
+            self.refuse(f'no evaluation is called "{best}"; there are: {there}', "checkpoint.keep_best")
         run_dir = Path(os.path.expanduser(run.out)) / run.name
         self.check_output(run_dir)
         ratio = run.batch_size / spec.optimizer.scaling_batch
         lr_scale = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[spec.optimizer.scaling]
         curves = self.curves(steps, per_pass, lr_scale)
         lengths = {".".join(path): length.steps(steps, per_pass) for path, length in typed_fields(spec, Length)}
+        if self.problems or shape is None:
+            raise ConfigError(list(dict.fromkeys(self.problems)))
         heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
-        if self.problems:
-            raise ConfigError(self.problems)
         device = self.env.device if run.device == "auto" else run.device
         if run.precision == "fp16" and device == "cpu":
             self.warnings.append("run.precision: fp16 is slow on most CPUs; bf16 needs no loss scaling")
@@ -172,18 +204,14 @@ class _Planner:
         )
         return Plan(
             spec, self.env, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing, shape, heads, requests,
-            curves, lengths, lr_scale, cost, tuple(self.values()), tuple(dict.fromkeys(self.warnings)), config_text,
+            curves, lengths, lr_scale, cost, tuple(self.values()), tuple(dict.fromkeys(self.warnings)), config_text, command,
         )  # fmt: skip
 
     def values(self) -> Iterator[Value]:
         for path, value in leaves(tables(self.spec)):
             written = path in self.document.places
             source = self.document.places[path] if written else "default"
-            if (
-                not written
-                and any(path[:n] in self.document.places for n in range(len(path) - 1, 1, -1))
-                and _given(self.document, path)
-            ):
+            if not written and _given(self.document, path):  # in an inline table, or in a dict
                 source = self.document.place(path)
             yield Value(".".join(path), value, source)
 
@@ -198,6 +226,6 @@ def _given(document: Document, path: Path_) -> bool:
     return True
 
 
-def make_plan(spec: RunSpec, document: Document, env: Env, config_text: str) -> Plan:
-    """Decide everything. Raises ConfigError with every problem found."""
-    return _Planner(spec, document, env).plan(config_text)
+def make_plan(spec: RunSpec, document: Document, env: Env, config_text: str, command: str) -> Plan:
+    """Decide everything. Raises ConfigError with every problem found. `command` is what the run's model card names."""
+    return _Planner(spec, document, env).plan(config_text, command)

@@ -57,6 +57,7 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train; auto: a GPU if there is one")
     activation_checkpointing: bool = option(False, "recompute blocks in the backward pass: less memory, more time")
     threads: int = option(0, "CPU threads of a process; 0: as many as there are cores", check=not_negative)
+    max_hours: float = option(0.0, "save and leave after so many hours of one process; 0: no limit", check=not_negative)
 
 
 @attrs.frozen
@@ -66,6 +67,11 @@ class LoaderOptions:
     workers: int = option(1, "processes that read and augment; 0: the training process itself", check=not_negative)
     prefetch: int = option(2, "batches that each worker prepares ahead", check=positive)
     shuffle: bool = option(True, "a new random order every pass; false: always the data set's own order")
+    max_unreadable: float = option(
+        0.01,
+        "largest share of the images that may turn out unreadable; each is replaced by the next one",
+        check=fraction,
+    )
 
 
 ClipScope = Literal["tensor", "network", "global"]
@@ -112,6 +118,29 @@ class LogOptions:
 
 
 @attrs.frozen
+class CheckpointOptions:
+    """What is kept of a run, and how often. The end of a run is always saved."""
+
+    every: Length = option(Length(10, "%"), "stretch between two checkpoints", check=more_than_none)
+    keep_last: int = option(2, "newest checkpoints that stay", check=positive)
+    keep_every: Length = option(Length(0), "checkpoints at multiples of this stay for good; 0: none does")
+    keep_best: str = option(
+        "",
+        'figure of an evaluation ("knn/accuracy@20") whose best teacher backbone stays in checkpoints/best; "": none',
+    )
+
+
+@attrs.frozen
+class HealthOptions:
+    """Whether the run learns: figures about teacher and features, and verdicts in words."""
+
+    every: Length = option(
+        Length(1, "%"), "stretch between two looks at the features' spread and rank", check=more_than_none
+    )
+    stop: bool = option(False, "end the run at a verdict of collapse or divergence, instead of only telling it")
+
+
+@attrs.frozen
 class RunSpec:
     """A whole config, every component picked and every option typed."""
 
@@ -128,9 +157,18 @@ class RunSpec:
     evaluate: dict[str, Chosen]
     loader: LoaderOptions
     log: LogOptions
+    checkpoint: CheckpointOptions
+    health: HealthOptions
 
 
-SECTIONS = {"run": RunOptions, "loader": LoaderOptions, "optimizer": OptimizerOptions, "log": LogOptions}
+SECTIONS = {
+    "run": RunOptions,
+    "loader": LoaderOptions,
+    "optimizer": OptimizerOptions,
+    "log": LogOptions,
+    "checkpoint": CheckpointOptions,
+    "health": HealthOptions,
+}
 SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there)
     "data": ("dataset", None),
     "backbone": ("backbone", None),

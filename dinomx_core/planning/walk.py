@@ -57,3 +57,18 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
             yield from leaves(inner, (*path, key))
     elif value is not None:
         yield path, value
+
+
+def as_table(value: Any) -> Any:
+    """Options as plain TOML-like data that the reader turns into the same options again; None is left out."""
+    if isinstance(value, Chosen):
+        frame = as_table(value.frame) if value.frame is not None else {}
+        return {"name": value.component.name, **frame, **as_table(value.options)}
+    if isinstance(value, Length):
+        return str(value) if value.unit != "steps" else int(value.amount)
+    if attrs.has(type(value)):
+        inner = ((f.name, getattr(value, f.name)) for f in attrs.fields(type(value)))
+        return {name: as_table(part) for name, part in inner if part is not None}
+    if isinstance(value, dict):
+        return {key: as_table(part) for key, part in value.items() if part is not None}
+    return [as_table(part) for part in value] if isinstance(value, (list, tuple)) else value

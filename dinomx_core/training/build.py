@@ -18,6 +18,7 @@ from dinomx_core.training.contracts import (
     Loss,
     LossContext,
     Parallelism,
+    Start,
     Strategy,
     Target,
     Teacher,
@@ -43,6 +44,7 @@ class Parts:
     data: Dataset
     augmentation: Augmentation
     evaluators: dict[str, Evaluator]
+    start: Start | None
 
 
 def attribute(component: Component) -> Any:
@@ -88,6 +90,7 @@ def build(plan: Plan) -> Parts:
     if device.type == "cpu":
         torch.set_num_threads(spec.run.threads or plan.env.cores)
     student = build_network(plan, "student")
+    start = student.backbone.warm_start()
     strategies = {label: construct(chosen) for label, chosen in (*spec.strategies.items(), ("teacher", spec.teacher))}
     for strategy in strategies.values():
         strategy.adapt(student.backbone)
@@ -118,6 +121,7 @@ def build(plan: Plan) -> Parts:
         data=construct(spec.data),
         augmentation=construct(spec.augmentation, plan.data.channels),
         evaluators={label: construct(chosen) for label, chosen in spec.evaluate.items()},
+        start=start,
     )
 
 

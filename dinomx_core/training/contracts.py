@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +22,26 @@ Outputs = Mapping[Request, Any]
 Scheduled = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Start:
+    """The weights that a backbone started from: their name, what to say of the loading, their licence where it is known."""
+
+    weights: str
+    report: str
+    licence: str = ""
+
+
 class Backbone(nn.Module, ABC):
     """Pixels to tokens in three moves, `embed`, `blocks`, `finish`, on which freezing, sharding and pictures all stand.
 
     `roles` names the parts within one block by what they do ("query", "key", "value", "output", "mlp", "norm"), as module
-    names relative to the block; `embeddings` are the parameters' names before the first block.
+    names relative to the block. `options` rebuild this backbone's shape anywhere, without the weights it started from.
     """
 
     width: int
     patch_size: int
-    roles: ClassVar[Mapping[str, tuple[str, ...]]]
+    roles: Mapping[str, tuple[str, ...]]
+    options: Any
 
     @abstractmethod
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
@@ -53,6 +63,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def is_patch_embedding(self, name: str) -> bool:
         """Whether a parameter belongs to the patch projection."""
+
+    def warm_start(self) -> Start | None:
+        """Take the weights that the options name; None where they name none. Raises DataError unless they fit."""
+        return None
+
+    def drop(self, hidden: Hidden, mask: Tensor) -> Hidden:
+        """Take the masked patches out of the sequence, and out of the blocks' context where it has one a patch."""
+        return drop_masked(hidden, mask)
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -82,7 +100,7 @@ class Backbone(nn.Module, ABC):
         if masking == "drop":
             if mask is None:
                 raise ValueError("masking 'drop' needs a mask")
-            hidden = drop_masked(hidden, mask)
+            hidden = self.drop(hidden, mask)
         taken: list[Tokens] = []
         first = len(self.blocks) - layers
         for index, block in enumerate(self.blocks):
@@ -214,6 +232,7 @@ class Encoder:
     preprocessing: Preprocessing
     device: torch.device
     encode: Callable[[Iterable[Item]], Tokens]
+    seen: dict[Any, Any] = field(default_factory=dict)  # features that evaluators of one round share
 
 
 class Evaluator(ABC):
@@ -221,4 +240,4 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
-        """Figures by name, such as {"accuracy@20": 0.71}."""
+        """Figures by name, such as {"accuracy@20": 0.71}; of each, more is better."""

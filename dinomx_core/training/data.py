@@ -1,20 +1,27 @@
 """Positions in an endless stream of images -> batches of views. Everything follows from a position's number."""
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dinomx_core.errors import DinomxError
+from dinomx_core.errors import DataError, DinomxError
 from dinomx_core.planning.plan import Batch
 from dinomx_core.planning.spec import LoaderOptions
 from dinomx_core.training.contracts import Augmentation, Dataset
 from dinomx_core.training.flow import Crop, Views
+from dinomx_core.training.stopping import SIGNALS
 from dinomx_core.training.streams import Stream, seed_of
 
-Sample = tuple[dict[str, list[Crop]], int, int]  # crops by view, label or -1, index
+Sample = tuple[dict[str, list[Crop]], int, int, tuple[str, ...]]  # crops by view, label or -1, index, unreadable images
+TRIES = 100  # images in a row that may be unreadable
+SHOWN = 3  # unreadable images that are told one by one
 
 
 class Positions:
@@ -43,14 +50,47 @@ class TrainingImages(TorchDataset):
         self.positions = Positions(len(data), seed, shuffle)
 
     def __getitem__(self, position: int) -> Sample | DinomxError:
-        """The sample at a position. An error of the user's data is returned: a worker would wrap it in its own traceback."""
-        index = self.positions.index(position)
-        try:
-            item = self.data[index]
-            crops = self.augmentation(item, Stream(self.seed, position))
-        except DinomxError as error:
-            return error
-        return crops, -1 if item.label is None else item.label, index
+        """The sample at a position; the next image that can be read stands in for one that cannot. An error of the user's data
+        is returned: a worker would wrap it in its own traceback."""
+        first = self.positions.index(position)
+        faults: list[str] = []
+        for index in range(first, first + min(TRIES, len(self.data))):
+            try:
+                item = self.data[index % len(self.data)]
+                crops = self.augmentation(item, Stream(self.seed, position))
+                return crops, -1 if item.label is None else item.label, index % len(self.data), tuple(faults)
+            except DataError as error:
+                faults.append(str(error))
+            except DinomxError as error:
+                return error
+        return DataError(f"{len(faults)} images in a row cannot be read; the first: {faults[0]}")
+
+
+class Unreadable:
+    """Counts the images that turned out unreadable, names them in `unreadable.txt`, and stops the run when they are too many."""
+
+    def __init__(self, folder: Path, count: int, share: float, note: Callable[[str], None]):
+        self.file, self.count, self.share, self.note = folder / "unreadable.txt", count, share, note
+        self.known = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
+
+    def add(self, faults: tuple[str, ...]) -> None:
+        """Note the faults of a batch. Raises DataError above the limit."""
+        fresh = [fault for fault in dict.fromkeys(" ".join(f.split()) for f in faults) if fault not in self.known]
+        for fault in fresh:
+            self.known.add(fault)
+            if len(self.known) <= SHOWN:
+                self.note(f"left out, the next image stands in: {fault}")
+            if len(self.known) == SHOWN:
+                self.note(f"further unreadable images are named in {self.file} only")
+        if fresh:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(f"{fault}\n" for fault in fresh)
+        if len(self.known) > self.share * self.count:
+            some = "; ".join(sorted(self.known)[:SHOWN])
+            raise DataError(
+                f"{len(self.known)} of {self.count} images cannot be read, more than loader.max_unreadable = {self.share:g} "
+                f"allows: {some} (all of them in {self.file})"
+            )
 
 
 def collate(samples: list[Sample | DinomxError]) -> Views | DinomxError:
@@ -72,7 +112,8 @@ def stack(samples: list[Sample]) -> Views:
         if crops[0].mask is not None:
             masks[view] = torch.stack([crop.mask for crop in crops if crop.mask is not None]).view(*shape, -1)
     labels = torch.tensor([sample[1] for sample in samples])
-    return Views(pixels, masks, boxes, labels, torch.tensor([sample[2] for sample in samples]))
+    faults = tuple(fault for sample in samples for fault in sample[3])
+    return Views(pixels, masks, boxes, labels, torch.tensor([sample[2] for sample in samples]), faults)
 
 
 class MicroBatches:
@@ -92,10 +133,24 @@ class MicroBatches:
         return (self.steps - self.first_step) * self.batch.accumulation
 
 
-def step_back(worker: int) -> None:
-    """Let the training's own threads go first: a worker that takes a core from one of them makes all of them wait."""
-    if hasattr(os, "nice"):
+def settle(polite: bool, worker: int) -> None:
+    """A `polite` worker lets the training's own threads go first: one that takes a core from them makes all of them wait. Signals
+    are left to the training process, which ends its workers in order: a batch system sends them to every process of a job."""
+    if polite and hasattr(os, "nice"):
         os.nice(10)
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=obey_parent, daemon=True).start()
+
+
+def obey_parent() -> None:
+    """Wait for SIGTERM and leave only when the training process itself sent it."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOptions, pin: bool) -> DataLoader:
@@ -107,5 +162,5 @@ def make_loader(images: TrainingImages, batches: MicroBatches, options: LoaderOp
         num_workers=options.workers,
         prefetch_factor=options.prefetch if options.workers else None,
         pin_memory=pin,
-        worker_init_fn=None if pin else step_back,  # with a GPU there are no such threads
+        worker_init_fn=partial(settle, not pin),  # with a GPU there are no such threads
     )

@@ -1,15 +1,20 @@
 """Evaluation during a run and of saved models: draws from its own streams and leaves the run as it was."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch.nn import functional as F
 
 from dinomx_core.declare.components import Preprocessing
+from dinomx_core.declare.values import Chosen
+from dinomx_core.errors import DataError
 from dinomx_core.training.build import Parts
-from dinomx_core.training.contracts import Backbone, Encoder, Evaluator
+from dinomx_core.training.contracts import Backbone, Dataset, Encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.pixels import normalise, resize, to_float
+
+READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 
 
 def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
@@ -38,30 +43,68 @@ def make_encoder(backbone: Backbone, how: Preprocessing, device: torch.device) -
     return Encoder(backbone, how, device, encode)
 
 
-def evaluate(parts: Parts, evaluator: Evaluator) -> dict[str, float]:
-    """Measure the teacher. The run's random state is put back afterwards."""
+def evaluate(parts: Parts, labels: Iterable[str]) -> dict[str, float]:
+    """Measure the teacher with some of the run's evaluators: figures as "label/figure". The run's random state is put back
+    afterwards."""
     devices = [parts.device] if parts.device.type == "cuda" else []
+    figures: dict[str, float] = {}
     with torch.random.fork_rng(devices=devices):
         encoder = make_encoder(parts.teacher.network.backbone, parts.plan.preprocessing, parts.device)
-        return evaluator.evaluate(encoder)
+        for label in labels:
+            found = parts.evaluators[label].evaluate(encoder)
+            figures.update({f"{label}/{name}": value for name, value in found.items()})
+    return figures
 
 
-def summaries(encoder: Encoder, items: Iterable[Item], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """L2-normalised summary vectors (M, D) and labels (M,) of labelled images, on the CPU."""
+def read_ahead(data: Dataset, fault: Callable[[str], None]) -> Iterator[Item]:
+    """A data set's items in order, read by a few threads ahead of their use; `fault` is told of those that cannot be read."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Item]] = deque()
+        for index in range(len(data)):
+            waiting.append(pool.submit(data.__getitem__, index))
+            if len(waiting) > READ_AHEAD:
+                yield from _read(waiting.popleft(), fault)
+        while waiting:
+            yield from _read(waiting.popleft(), fault)
+
+
+def _read(future: Future[Item], fault: Callable[[str], None]) -> Iterator[Item]:
+    try:
+        yield future.result()
+    except DataError as error:
+        fault(str(error))
+
+
+def summaries(encoder: Encoder, chosen: Chosen, data: Dataset, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summary vectors (M, D) float32 and labels (M,) of the labelled images that can be read, on the CPU. Raises DataError
+    when there are none.
+
+    `data` is what `chosen` builds; evaluators of one round that name the same images share their features.
+    """
+    key = (chosen.component.name, repr(chosen.options))
+    if key not in encoder.seen:
+        encoder.seen[key] = _summaries(encoder, data, batch_size)
+    return encoder.seen[key]
+
+
+def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     features: list[torch.Tensor] = []
     labels: list[int] = []
     batch: list[Item] = []
+    faults: list[str] = []
 
     def flush() -> None:
         if batch:
-            features.append(F.normalize(encoder.encode(batch).summary.float(), dim=1).cpu())
+            features.append(encoder.encode(batch).summary.float().cpu())
             batch.clear()
 
-    for item in items:
+    for item in read_ahead(data, faults.append):
         if item.label is not None:
             batch.append(item)
             labels.append(item.label)
         if len(batch) == batch_size:
             flush()
     flush()
+    if not labels:
+        raise DataError(f"none of {len(data)} images can be read" + (f"; the first: {faults[0]}" if faults else ""))
     return torch.cat(features), torch.tensor(labels)

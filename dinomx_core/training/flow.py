@@ -70,7 +70,8 @@ class Views:
 
     pixels[view] (V, B, C, H, W) normalised float32; masks[view] (V, B, N) bool, True where masked; boxes[view] (V, B, 4)
     float32: top, left, height, width of the crop in pixels of its image (negative width: flipped); labels (B,) int64,
-    -1 where there is none; index (B,) int64: position in the data set.
+    -1 where there is none; index (B,) int64: position in the data set; unreadable: what was wrong with images that others
+    stand in for.
     """
 
     pixels: dict[str, Tensor]
@@ -78,19 +79,20 @@ class Views:
     boxes: dict[str, Tensor] = field(default_factory=dict)
     labels: Tensor | None = None
     index: Tensor | None = None
+    unreadable: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Views:
         """The same batch on a device."""
         ahead = device.type == "cuda"  # the loader pins memory for it; elsewhere a copy must be done before it is read
         move = lambda tensors: {k: t.to(device, non_blocking=ahead) for k, t in tensors.items()}  # noqa: E731
         labels = None if self.labels is None else self.labels.to(device, non_blocking=ahead)
-        return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index)
+        return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index, self.unreadable)
 
     def pin_memory(self) -> Views:
         """For the loader: the same batch in page-locked memory."""
         pin = lambda tensors: {k: t.pin_memory() for k, t in tensors.items()}  # noqa: E731
         labels = None if self.labels is None else self.labels.pin_memory()
-        return Views(pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index)
+        return Views(pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index, self.unreadable)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dinomx_core.errors import DataError
 from dinomx_core.training.pixels import grey, to_float
@@ -28,10 +28,11 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def read_image(path: Path) -> torch.Tensor:
-    """A file as (C, H, W): uint8, or uint16 for 16-bit grey. Raises DataError naming the file when it cannot be read."""
+    """A file as (C, H, W), turned as its EXIF orientation says: uint8, uint16 for 16-bit grey; of 16-bit colour the upper 8 bits,
+    of several pages the first, without its alpha channel. Raises DataError naming the file when it cannot be read."""
     try:
         with Image.open(path) as image:
-            return from_pillow(image)
+            return from_pillow(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # decoders raise whatever they stumble over

@@ -3,35 +3,42 @@
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import attrs
 import torch
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.errors import DinomxError, TrainingError
+from dinomx_core.errors import DinomxError, Stopped, TrainingError
 from dinomx_core.progress import Progress
 from dinomx_core.training.build import Parts
-from dinomx_core.training.checkpoint import save_checkpoint
-from dinomx_core.training.data import MicroBatches, TrainingImages, make_loader
+from dinomx_core.training.checkpoint import save_best, save_checkpoint
+from dinomx_core.training.data import MicroBatches, TrainingImages, Unreadable, make_loader
 from dinomx_core.training.evaluation import evaluate
 from dinomx_core.training.flow import Views
+from dinomx_core.training.health import Health, Verdict
+from dinomx_core.training.stopping import StopRequest
 from dinomx_core.training.streams import seed_of
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(parts: Parts, folder: RunFolder, progress: Progress) -> dict[str, float]:
-    """Train from step 0 to the plan's last. Returns the last evaluation's figures."""
+def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest, first_step: int) -> None:
+    """Train from `first_step` to the plan's last, saving as the plan says.
+
+    Raises Stopped after saving when told to stop, TrainingError when the run cannot go on.
+    """
     plan, spec = parts.plan, parts.plan.spec
     images = TrainingImages(parts.data, parts.augmentation, spec.run.seed, spec.loader.shuffle)
-    batches = MicroBatches(plan.batch, parts.parallelism.rank, 0, plan.steps)
+    batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")
-    figures: dict[str, float] = {}
-    with contextlib.closing(iter_views(loader, parts.device)) as stream:
-        for step in range(plan.steps):
+    unreadable = Unreadable(folder.path, plan.data.count, spec.loader.max_unreadable, progress.note)
+    health = recall(parts, folder, first_step)
+    with contextlib.closing(iter_views(loader, parts.device, unreadable.add)) as stream:
+        for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
-            figures.update(evaluate_due(parts, folder, progress, step))
+            tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, step))
 
             # the step
             started = time.perf_counter()
@@ -40,15 +47,48 @@ def train(parts: Parts, folder: RunFolder, progress: Progress) -> dict[str, floa
             row["images_per_second"] = plan.batch.images / row["seconds"]
 
             # say and write what happened
-            folder.metrics(row)
+            folder.write("metrics", row)
             progress.step(row)
-    save_checkpoint(parts, folder, plan.steps)
-    figures.update(evaluate_due(parts, folder, progress, plan.steps))
-    return figures
+            tell(parts, folder, progress, health.step(row))
+
+            # once in a while, and when told to stop: save
+            done, reason = step + 1, stop.reason
+            if reason or done == plan.steps or is_due(done, plan.lengths["checkpoint.every"]):
+                save_checkpoint(parts, folder.checkpoints, done)
+            if reason and done < plan.steps:
+                raise Stopped(f"{reason} after step {done} of {plan.steps}; saved, and `--resume` goes on from there")
+    tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, plan.steps))
 
 
-def iter_views(loader: Any, device: torch.device) -> Generator[tuple[Views, float], None, None]:
-    """Batches on the device, each with the seconds it was waited for."""
+def is_due(step: int, every: int) -> bool:
+    """Whether a step is a multiple of a stretch, which is one step at the least."""
+    return step % max(1, every) == 0
+
+
+def recall(parts: Parts, folder: RunFolder, first_step: int) -> Health:
+    """Health as it was at `first_step`, from the rows that the run has written."""
+    health = Health(parts.plan, warm=bool(parts.plan.backbone.warm))
+    if first_step:
+        for row in folder.rows("evaluations"):
+            health.evaluated(row["step"], {k: v for k, v in row.items() if k not in ("step", "seconds")})
+        for row in folder.rows("metrics"):
+            health.step(row)
+    return health
+
+
+def tell(parts: Parts, folder: RunFolder, progress: Progress, verdicts: list[Verdict]) -> None:
+    """Write and show verdicts. Raises TrainingError at a fatal one where the config says so."""
+    for verdict in verdicts:
+        folder.write("health", attrs.asdict(verdict))
+        progress.note(f"step {verdict.step}  health: {verdict}")
+        if verdict.fatal and parts.plan.spec.health.stop:
+            raise TrainingError(f"step {verdict.step}: {verdict} (health.stop is true)")
+
+
+def iter_views(
+    loader: Any, device: torch.device, unreadable: Callable[[tuple[str, ...]], None]
+) -> Generator[tuple[Views, float], None, None]:
+    """Batches on the device, each with the seconds it was waited for; `unreadable` is told of images that others stand in for."""
     batches = iter(loader)
     while True:
         started = time.perf_counter()
@@ -58,6 +98,7 @@ def iter_views(loader: Any, device: torch.device) -> Generator[tuple[Views, floa
             return
         if isinstance(views, DinomxError):
             raise views
+        unreadable(views.unreadable)
         yield views.to(device), time.perf_counter() - started
 
 
@@ -66,12 +107,13 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     plan = parts.plan
     values = plan.values_at(step)
     scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
+    watch = is_due(step + 1, plan.lengths["health.every"])
     waited = 0.0
     metrics: dict[str, float] = {}
     for part in range(plan.batch.accumulation):
         views, seconds = next(stream)
         waited += seconds
-        add_metrics(metrics, forward_backward(parts, views, scoped, step, part), plan.batch.accumulation)
+        add_metrics(metrics, forward_backward(parts, views, scoped, step, part, watch), plan.batch.accumulation)
     if not math.isfinite(metrics["loss"]):
         which = ", ".join(f"{name} = {value}" for name, value in metrics.items() if name.startswith("loss"))
         raise TrainingError(
@@ -94,12 +136,12 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     }
 
 
-def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: int) -> dict[str, Any]:
+def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: int, watch: bool) -> dict[str, Any]:
     """One micro-batch. Model randomness (drop path) is reseeded here, so it follows from the step alone."""
     run, device = parts.plan.spec.run, parts.device
     torch.manual_seed(seed_of(run.seed, "model", step, part, parts.parallelism.rank))
     with torch.autocast(device.type, AUTOCAST.get(run.precision), enabled=run.precision in AUTOCAST):
-        total, metrics = parts.objective(views, values)
+        total, metrics = parts.objective(views, values, watch)
     parts.optimizer.backward(total / parts.plan.batch.accumulation)
     return {"loss": total.detach(), **metrics}
 
@@ -115,15 +157,20 @@ def scope(values: dict[str, float], prefix: str) -> dict[str, float]:
     return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
 
 
-def evaluate_due(parts: Parts, folder: RunFolder, progress: Progress, step: int) -> dict[str, float]:
-    """Run the evaluators whose turn it is; the start and the end are always measured."""
-    plan, figures = parts.plan, {}
-    for label, evaluator in parts.evaluators.items():
-        every = max(1, plan.lengths[f"evaluate.{label}.every"])
-        if step % every == 0 or step == plan.steps:
-            started = time.perf_counter()
-            found = {f"{label}/{name}": value for name, value in evaluate(parts, evaluator).items()}
-            folder.evaluation({"step": step, **found, "seconds": time.perf_counter() - started})
-            progress.evaluated(step, found)
-            figures.update(found)
-    return figures
+def evaluate_due(parts: Parts, folder: RunFolder, progress: Progress, health: Health, step: int) -> list[Verdict]:
+    """Run the evaluators whose turn it is; the start and the end are always measured. Returns what health says to it."""
+    plan, started = parts.plan, time.perf_counter()
+    due = [
+        label
+        for label in parts.evaluators
+        if step == plan.steps or is_due(step, plan.lengths[f"evaluate.{label}.every"])
+    ]
+    if not due:
+        return []
+    figures = evaluate(parts, due)
+    folder.write("evaluations", {"step": step, **figures, "seconds": time.perf_counter() - started})
+    progress.evaluated(step, figures)
+    best = plan.spec.checkpoint.keep_best
+    if best in figures:
+        save_best(parts, folder.checkpoints, step, best, figures[best])
+    return health.evaluated(step, figures)

@@ -1,5 +1,6 @@
 """A trained backbone with its preprocessing: images in, tokens out."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from dinomx_core.declare.components import Backbone, Preprocessing
+from dinomx_core.declare.components import Preprocessing
+from dinomx_core.declare.discover import Registry
 from dinomx_core.errors import DataError
-from dinomx_core.training.build import attribute
+from dinomx_core.planning.convert import make_converter
+from dinomx_core.planning.plan import Plan
+from dinomx_core.training.build import attribute, build_network
+from dinomx_core.training.contracts import Backbone
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
@@ -19,33 +26,52 @@ from dinomx_core.training.images import from_pillow, read_image, to_channels, to
 class Model:
     """What `dinomx_core.load` returns.
 
-    `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes.
+    `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes; `about` is what its
+    folder says of it.
     """
 
-    def __init__(self, backbone: Any, preprocessing: Preprocessing, channels: int):
-        self.backbone, self.preprocessing, self.channels = backbone, preprocessing, channels
+    def __init__(self, backbone: Backbone, preprocessing: Preprocessing, channels: int, about: dict[str, Any]):
+        self.backbone, self.preprocessing, self.channels, self.about = backbone.eval(), preprocessing, channels, about
         self._encoder = make_encoder(backbone, preprocessing, torch.device("cpu"))
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        component: Backbone,
-        options: Any,
-        channels: int,
-        image_size: int,
-        preprocessing: Preprocessing,
-    ) -> "Model":
-        """Rebuild a backbone and load an export's weights into it."""
+    def open(cls, folder: Path, network: str, registry: Registry) -> "Model":
+        """Rebuild the backbone of an export or a checkpoint (`network`: "teacher" or "student") and load its weights."""
+        about = json.loads((folder / "dinomx.json").read_text("utf-8"))
+        component = registry.find("backbone", about["backbone"]["name"])
+        options = make_converter(registry).structure(about["backbone"]["options"], component.options)
+        channels, image_size = about["channels"], about["image_size"]
         backbone = attribute(component)(options, component.shape(options, channels, image_size), image_size)
-        backbone.load(folder)
-        return cls(backbone.eval(), preprocessing, channels)
+        if (folder / "manifest.json").exists():
+            take_from_checkpoint(backbone, folder, network)
+        else:
+            backbone.load(folder)
+        how = about["preprocessing"]
+        preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
+        return cls(backbone, preprocessing, channels, about)
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> "Model":
+        """A plan's backbone as training would start from it."""
+        backbone = build_network(plan, "student").backbone
+        backbone.warm_start()
+        return cls(backbone, plan.preprocessing, plan.data.channels, {})
+
+    def to(self, device: torch.device) -> "Model":
+        """Move the model; returns itself."""
+        self.backbone.to(device)
+        self._encoder = make_encoder(self.backbone, self.preprocessing, device)
+        return self
 
     def __call__(self, images: Sequence[str | Path | Image.Image | np.ndarray | torch.Tensor]) -> Tokens:
         """Tokens of a list of images: file paths, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."""
         if isinstance(images, (str, Path)) or len(images) == 0:
             raise DataError("expected a list of one or more images")
-        return self._encoder.encode([Item(to_channels(self._read(image), self.channels)) for image in images])
+        return self.encode([Item(self._read(image)) for image in images])
+
+    def encode(self, items: Sequence[Item]) -> Tokens:
+        """Tokens of items of a data set."""
+        return self._encoder.encode([Item(to_channels(item.image, self.channels)) for item in items])
 
     @staticmethod
     def _read(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -54,3 +80,19 @@ class Model:
         if isinstance(image, (str, Path)):
             return read_image(Path(image))
         return from_pillow(image) if isinstance(image, Image.Image) else to_tensor(np.array(image))
+
+
+def take_from_checkpoint(backbone: Backbone, folder: Path, network: str) -> None:
+    """Load one network's backbone of a checkpoint. Raises DataError when it is not there or does not fit."""
+    file = folder / f"{network}.safetensors"
+    if network == "teacher" and not file.exists():
+        file = folder / "student.safetensors"  # a run without a second network: the student teaches itself
+    if not file.exists():
+        there = ", ".join(sorted(f.stem for f in folder.glob("*.safetensors") if f.stem in ("student", "teacher")))
+        raise DataError(f'{folder}: holds no network "{network}", only {there or "none"}')
+    try:
+        head = "backbone."
+        state = {name[len(head) :]: tensor for name, tensor in load_file(file).items() if name.startswith(head)}
+        backbone.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise DataError(f"{file}: cannot be loaded: {str(error).strip().partition(chr(10))[0]}") from None

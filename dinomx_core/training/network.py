@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dinomx_core.declare.components import Request
 from dinomx_core.training.contracts import Backbone, Loss, Scheduled
 from dinomx_core.training.flow import Tokens, Views
+from dinomx_core.training.health import feature_metrics
 
 
 class Network(nn.Module):
@@ -18,6 +19,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self.features: Tensor | None = None  # (V * B, D): summaries of the first view of the last forward, for health
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks that clipping "network" and the plan count apart."""
@@ -36,6 +38,8 @@ class Network(nn.Module):
                 # Where every request is for class tokens through a head, the last block's patches are nobody's.
                 short = all(r.head and r.select == "cls" for r in requests if (r.view, r.masking) == key)
                 passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short)
+        first = next(iter(passes.values()))
+        self.features = (first[-1] if isinstance(first, tuple) else first).summary.detach()
         results: dict[Request, Any] = {}
         rows: dict[str, list[tuple[Request, Tensor]]] = {}
         for request in requests:
@@ -74,8 +78,13 @@ class Objective(nn.Module):
         self.losses = nn.ModuleDict(losses)
         self.requests = requests
 
-    def forward(self, views: Views, values: Mapping[str, Scheduled]) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The weighted total of the losses, and the numbers to log: `loss/<label>` and `<label>/<metric>`."""
+    def forward(
+        self, views: Views, values: Mapping[str, Scheduled], watch: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The weighted total of the losses, and the numbers to log: `loss/<label>` and `<label>/<metric>`.
+
+        With `watch` also spread and rank of the teacher's features, or the student's where there is no other network.
+        """
         outputs: dict[Request, Any] = {}
         for name, network in self.networks.items():
             wanted = [request for request in self.requests if request.network == name]
@@ -83,6 +92,9 @@ class Objective(nn.Module):
                 outputs.update(network(wanted, views))
         total: Tensor | float = 0.0
         metrics: dict[str, Tensor | float] = {}
+        if watch:
+            watched = self.networks["teacher" if "teacher" in self.networks else "student"].features
+            metrics.update(feature_metrics(watched))
         for label, loss in self.losses.items():
             result = loss(outputs, views, values[label])
             total = total + values[label]["weight"] * result.value

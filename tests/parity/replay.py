@@ -134,7 +134,7 @@ def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> dict[str, tuple[floa
     batches = MicroBatches(the_plan.batch, 0, 0, recorded)
     rows, values = [], []
     with contextlib.closing(
-        iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device)
+        iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device, lambda faults: None)
     ) as stream:
         for step in range(recorded):
             values.append(the_plan.values_at(step))

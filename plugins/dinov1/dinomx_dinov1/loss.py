@@ -1,12 +1,11 @@
 """The DINO loss."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
 from dinomx_core.training.flow import Views
+from dinomx_core.training.health import assignment_metrics
 from dinomx_dinov1 import plugin
 
 
@@ -34,10 +33,9 @@ class DinoLoss(Loss):
         self.target = context.build_target(options.target, context.heads[options.head].outputs)
 
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
-        """See `cross_view_entropy`; also logs the teacher's mean entropy as a share of ln K (1: uniform, 0: one-hot)."""
+        """See `cross_view_entropy` and `assignment_metrics`."""
         logits: Tensor = outputs[self.teacher]
         probabilities = self.target(logits.flatten(0, 1), values["teacher_temperature"]).view(logits.shape)
         student = torch.cat([outputs[request] for request in self.student])
-        with torch.no_grad():
-            entropy = torch.special.entr(probabilities).sum(-1).mean() / math.log(logits.shape[-1])
-        return LossResult(cross_view_entropy(probabilities, student, self.temperature), {"teacher_entropy": entropy})
+        value = cross_view_entropy(probabilities, student, self.temperature)
+        return LossResult(value, assignment_metrics(probabilities.flatten(0, 1), value))

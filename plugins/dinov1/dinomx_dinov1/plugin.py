@@ -18,6 +18,7 @@ from dinomx_core import (
     Request,
     Schedule,
     Target,
+    below_one,
     fraction,
     hookimpl,
     not_negative,
@@ -26,12 +27,6 @@ from dinomx_core import (
     schedule_of,
     slot,
 )
-
-
-def below_one(instance: object, attribute: object, value: float) -> None:
-    """attrs validator: a probability that is not certain."""
-    if not 0 <= value < 1:
-        raise ValueError(f"must be 0 or more and less than 1, got {value}")
 
 
 @attrs.frozen
@@ -135,7 +130,17 @@ def vit_shape(options: ViT, channels: int, image_size: int) -> BackboneShape:
     embed = channels * p * p * d + d + d + (patches + 1) * d + (d if options.mask_token else 0)
     attention = 4 * d * d + d + (3 * d if options.qkv_bias else 0)
     block = attention + 2 * d * mlp + mlp + d + 4 * d
-    return BackboneShape(d, options.depth, options.heads, mlp, p, channels, 1, embed + options.depth * block + 2 * d)
+    return BackboneShape(
+        d,
+        options.depth,
+        options.heads,
+        mlp,
+        p,
+        channels,
+        1,
+        embed + options.depth * block + 2 * d,
+        masks=options.mask_token,
+    )
 
 
 def check_vit(options: ViT, draft: Draft) -> list[tuple[str, str]]:

@@ -13,8 +13,9 @@ from dinomx_core.declare.discover import discover
 from dinomx_core.training.build import construct
 from dinomx_core.training.contracts import LossContext
 from dinomx_core.training.flow import Views
+from dinomx_core.training.huggingface import DropPath
 from dinomx_dinov1 import plugin
-from dinomx_dinov1.backbone import DropPath, ViTBackbone
+from dinomx_dinov1.backbone import ViTBackbone
 from dinomx_dinov1.head import DinoHead, WeightNormLinear
 from dinomx_dinov1.loss import DinoLoss, cross_view_entropy
 from dinomx_dinov1.target import CenteringTarget

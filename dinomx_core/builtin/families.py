@@ -1,0 +1,254 @@
+"""The `hf` backbone's options, and what is known of each family of Hugging Face models without torch."""
+
+import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from dinomx_core.builtin import weights as files
+from dinomx_core.declare.components import BackboneShape
+from dinomx_core.declare.values import below_one, not_negative, option
+from dinomx_core.errors import DataError
+
+
+@attrs.frozen
+class Family:
+    """One family of models: class names in transformers, tokens before the patches, and its config's defaults.
+
+    `positioned`: tokens beside the patches that have a row in the position table. `mask`: how it is given a mask token.
+    `nested`: the type of a config that holds this family's config as "vision_config".
+    """
+
+    model: str
+    config: str
+    positioned: int = 1
+    mask: Literal["argument", "config", "always", "added"] = "argument"
+    layer_scale: bool = False
+    drop_path: bool = True
+    nested: str = ""
+    defaults: dict[str, Any] = attrs.field(factory=dict)
+
+
+BASE = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "patch_size": 16, "image_size": 224, "num_channels": 3,
+}  # fmt: skip
+FAMILIES: dict[str, Family] = {
+    "vit": Family("ViTModel", "ViTConfig", defaults=BASE),
+    "deit": Family("DeiTModel", "DeiTConfig", positioned=2, defaults=BASE),
+    "beit": Family("BeitModel", "BeitConfig", mask="config", defaults={**BASE, "layer_scale_init_value": 0.1}),
+    "ijepa": Family("IJepaModel", "IJepaConfig", positioned=0, defaults=BASE),
+    "dinov2": Family(
+        "Dinov2Model", "Dinov2Config", mask="config", layer_scale=True,
+        defaults={**BASE, "mlp_ratio": 4, "patch_size": 14},
+    ),
+    "dinov2_with_registers": Family(
+        "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", mask="always", layer_scale=True,
+        defaults={**BASE, "mlp_ratio": 4, "num_register_tokens": 4},
+    ),
+    "dinov3_vit": Family(
+        "DINOv3ViTModel", "DINOv3ViTConfig", positioned=0, mask="always", layer_scale=True,
+        defaults={
+            **BASE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "key_bias": False,
+            "num_register_tokens": 0,
+        },
+    ),
+    "siglip_vision_model": Family(
+        "SiglipVisionModel", "SiglipVisionConfig", positioned=0, mask="added", drop_path=False, nested="siglip", defaults=BASE
+    ),
+    "clip_vision_model": Family(
+        "CLIPVisionModel", "CLIPVisionConfig", mask="added", drop_path=False, nested="clip",
+        defaults={**BASE, "patch_size": 32},
+    ),
+}  # fmt: skip
+
+
+@attrs.frozen
+class Hf:
+    """Any Hugging Face vision transformer with patch tokens: a folder, a model id, or a family from scratch."""
+
+    weights: str = option(
+        "", 'folder with config.json and model.safetensors, or a model id ("owner/name"); "": from scratch'
+    )
+    revision: str = option("", "branch, tag or commit of a model id")
+    missing: list[str] = option([], 'tensors that the weights may lack, as patterns ("*mask_token"); they start fresh')
+    other_channels: Literal["refuse", "average"] = option(
+        "refuse",
+        "weights made for another number of channels: refuse them, or give each channel the mean of theirs, scaled so that "
+        "equal channels give the same features",
+    )
+    family: str = option("", f"from scratch: {', '.join(FAMILIES)}")
+    width: int = option(0, "features of a token; 0: as the weights have it, 384 from scratch", check=not_negative)
+    depth: int = option(0, "blocks; 0: as the weights have it, 12 from scratch", check=not_negative)
+    heads: int = option(
+        0, "attention heads of a block; 0: as the weights have it, width / 64 from scratch", check=not_negative
+    )
+    patch_size: int = option(
+        0, "side of a patch in pixels; 0: as the weights or the family have it", check=not_negative
+    )
+    config: dict[str, Any] = option({}, "further keys of the family's config.json, from scratch")
+    mask_token: bool = option(False, "a learnt token for masked patches, where the family does not always have one")
+    drop_path: float = option(0.0, "probability that a block's branches are skipped in training", check=below_one)
+    drop_path_rule: Literal["linear", "uniform"] = option(
+        "linear", "linear: grows from 0 at the first block to the whole at the last; uniform: the same at each"
+    )
+
+
+@attrs.frozen
+class Known:
+    """What `hf` options come to: the family, its whole config and the weights' folder."""
+
+    type: str
+    family: Family
+    config: dict[str, Any]
+    folder: Path | None
+
+
+def family_of(kind: Any, where: str, key: str) -> tuple[str, Family]:
+    """The family of a model type. Raises DataError for those that are not supported."""
+    if kind in FAMILIES:
+        return kind, FAMILIES[kind]
+    for name, family in FAMILIES.items():
+        if family.nested == kind:
+            return name, family
+    raise DataError(
+        f'{where} "{kind}", of which DINO-MX does not know how to tell patch tokens apart; known: {", ".join(FAMILIES)}',
+        key,
+    )
+
+
+def resolve(options: Hf, channels: int, image_size: int) -> Known:
+    """Work the options out. Raises DataError naming the option at fault."""
+    sizes = {
+        "hidden_size": ("width", options.width), "num_hidden_layers": ("depth", options.depth),
+        "num_attention_heads": ("heads", options.heads), "patch_size": ("patch_size", options.patch_size),
+    }  # fmt: skip
+    if options.weights:
+        if options.family or options.config:
+            name = "family" if options.family else "config"
+            raise DataError("is for a model from scratch; the weights bring their own", name)
+        folder = files.find_weights(options.weights, options.revision, only_config=True)
+        saved = files.read_json(folder / files.CONFIG)
+        kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
+        inner = saved.get("vision_config", saved) if family.nested else saved
+        config = {**family.defaults, **inner}
+        for key, (name, given) in sizes.items():
+            if given and given != config[key]:
+                raise DataError(f"{given}, but the weights have {config[key]} ({folder / files.CONFIG})", name)
+        if config["num_channels"] != channels and options.other_channels == "refuse":
+            raise DataError(
+                f"{folder}: made for {config['num_channels']} channels, the data have {channels}; "
+                'set other_channels = "average" or read the data with as many channels',
+                "weights",
+            )
+        return Known(kind, family, config, folder)
+    if not options.family:
+        raise DataError(f"name weights, or a family to start from scratch: {', '.join(FAMILIES)}", "family")
+    kind, family = family_of(options.family, "is", "family")
+    width = options.width or 384
+    heads = options.heads or max(1, width // 64)
+    config = {
+        **family.defaults,
+        "hidden_size": width, "num_hidden_layers": options.depth or 12, "num_attention_heads": heads,
+        "intermediate_size": 4 * width, "num_channels": channels, "image_size": image_size,
+    }  # fmt: skip
+    if options.patch_size:
+        config["patch_size"] = options.patch_size
+    config.update(options.config)
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise DataError(
+            f"width {config['hidden_size']} does not divide over {config['num_attention_heads']} heads", "heads"
+        )
+    if config["num_channels"] != channels:
+        raise DataError(f"num_channels is {config['num_channels']}, the data have {channels} channels", "config")
+    if family.positioned + (kind != "dinov3_vit") and config["image_size"] % config["patch_size"]:
+        raise DataError(
+            f"the position grid of {config['image_size']} px is no multiple of the patch of {config['patch_size']} px",
+            "patch_size",
+        )
+    return Known(kind, family, config, None)
+
+
+def hf_shape(options: Hf, channels: int, image_size: int) -> BackboneShape:
+    """Sizes, the exact number of parameters, and what the weights' preprocessing was. Raises DataError for bad weights."""
+    known = resolve(options, channels, image_size)
+    if options.drop_path and not known.family.drop_path:
+        raise DataError(f"{known.type} blocks have no place for it; set 0", "drop_path")
+    if known.folder is not None:
+        check_weights(known, options)
+    c, always = known.config, known.family.mask == "always"
+    return BackboneShape(
+        c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], mlp_width(known), c["patch_size"], channels,
+        prefix_of(known), count_parameters(known, channels, options.mask_token), masks=always or options.mask_token,
+        statistics=None if known.folder is None else files.pixel_statistics(known.folder), warm=options.weights,
+    )  # fmt: skip
+
+
+def check_weights(known: Known, options: Hf) -> None:
+    """Whole files whose patch projection has the config's sizes. Raises DataError."""
+    assert known.folder is not None
+    if not Path(options.weights).expanduser().is_dir():
+        return  # a model id: its tensors are fetched when the run starts
+    c = known.config
+    wanted = (c["hidden_size"], c["num_channels"], c["patch_size"], c["patch_size"])
+    for name, shape in files.tensors_of_folder(known.folder).items():
+        if name.endswith(
+            (".patch_embeddings.projection.weight", ".patch_embedding.weight", "embeddings.patch_embeddings.weight")
+        ):
+            if shape != wanted:
+                raise DataError(
+                    f"{known.folder}: {name} is {list(shape)} where config.json makes it {list(wanted)}", "weights"
+                )
+            return
+    raise DataError(
+        f"{known.folder}: has no patch projection, so these are not the weights of its config.json", "weights"
+    )
+
+
+def cls_of(known: Known) -> bool:
+    """Whether there is a class token."""
+    return known.type not in ("ijepa", "siglip_vision_model")
+
+
+def prefix_of(known: Known) -> int:
+    """Tokens before the patches."""
+    return cls_of(known) + (known.type == "deit") + known.config.get("num_register_tokens", 0)
+
+
+def mlp_width(known: Known) -> int:
+    """Hidden features of a block's MLP."""
+    c = known.config
+    hidden = int(c["hidden_size"] * c["mlp_ratio"]) if "mlp_ratio" in known.family.defaults else c["intermediate_size"]
+    return (int(hidden * 2 / 3) + 7) // 8 * 8 if c.get("use_swiglu_ffn") else hidden
+
+
+def count_parameters(known: Known, channels: int, mask_token: bool) -> int:
+    """The exact number of parameters of the model without pooler."""
+    c, kind, family = known.config, known.type, known.family
+    d, h, depth, p = c["hidden_size"], mlp_width(known), c["num_hidden_layers"], c["patch_size"]
+    grid = c["image_size"] // p
+    table = {"dinov3_vit": 0, "beit": (grid**2 + 1) * bool(c.get("use_absolute_position_embeddings"))}.get(
+        kind, grid**2 + family.positioned
+    )
+    tokens = prefix_of(known) + table + (mask_token or family.mask == "always")
+    embed = channels * p * p * d + (0 if kind == "clip_vision_model" else d) + tokens * d
+    biases = {"beit": 3, "dinov3_vit": sum(c.get(f"{k}_bias", True) for k in ("query", "key", "value", "proj"))}.get(
+        kind, 4 if c.get("qkv_bias", True) else 1
+    )
+    gated = c.get("use_swiglu_ffn") or c.get("use_gated_mlp")
+    mlp = (3 * d * h + 2 * h + d) if gated else (2 * d * h + h + d)
+    if not c.get("mlp_bias", True):
+        mlp -= (2 * h + d) if gated else (h + d)
+    scaled = family.layer_scale or (kind == "beit" and c["layer_scale_init_value"] > 0)
+    bias_table = ((2 * grid - 1) ** 2 + 3) * c["num_attention_heads"] if kind == "beit" else 0
+    block = (
+        4 * d * d + biases * d + mlp + 4 * d + 2 * d * scaled + bias_table * bool(c.get("use_relative_position_bias"))
+    )
+    norms = {"clip_vision_model": 4 * d, "beit": 0 if c.get("use_mean_pooling", True) else 2 * d}.get(kind, 2 * d)
+    return embed + depth * block + norms + bias_table * bool(c.get("use_shared_relative_position_bias"))
+
+
+def may_lack(options: Hf, name: str) -> bool:
+    """Whether the config allows the weights to lack a tensor."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in options.missing)

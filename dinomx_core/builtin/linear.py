@@ -1,0 +1,94 @@
+"""Linear classification on frozen features."""
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from dinomx_core.builtin.plugin import Linear
+from dinomx_core.training.build import construct
+from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
+from dinomx_core.training.evaluation import summaries
+from dinomx_core.training.streams import seed_of
+
+MOMENTUM = 0.9
+
+
+class LinearEvaluator(Evaluator):
+    """One linear layer a learning rate, all trained at once on the bank; a held-out part of it chooses, the query set judges."""
+
+    def __init__(self, options: Linear):
+        self.options = options
+        self.bank: Dataset = construct(options.bank)
+        self.query: Dataset = construct(options.query)
+        self.classes, query = (c.component.inspect(c.options).classes for c in (options.bank, options.query))
+        self.bank_number = torch.tensor([self.classes.index(name) for name in query])
+
+    def evaluate(self, encoder: Encoder) -> dict[str, float]:
+        """{"accuracy", "balanced_accuracy": mean recall of the classes, "auroc": mean over classes of one against the rest}."""
+        o = self.options
+        features, labels = summaries(encoder, o.bank, self.bank, o.batch_size)
+        queries, truth = summaries(encoder, o.query, self.query, o.batch_size)
+        truth = self.bank_number[truth]
+        mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+        features, queries = (features - mean) / std, (queries - mean) / std
+        held = holdout(labels, o.holdout)
+        weights, biases = fit(features[~held], labels[~held], len(self.classes), o)
+        scores = torch.stack(
+            [balanced_accuracy((features[held] @ w + b).argmax(1), labels[held]) for w, b in zip(weights, biases)]
+        )
+        best = int(scores.argmax())
+        logits = queries @ weights[best] + biases[best]
+        chosen = logits.argmax(1)
+        return {
+            "accuracy": float((chosen == truth).float().mean()),
+            "balanced_accuracy": float(balanced_accuracy(chosen, truth)),
+            "auroc": auroc(logits.softmax(1), truth),
+        }
+
+
+def holdout(labels: Tensor, share: float) -> Tensor:
+    """(M,) bool: `share` of each class, spread evenly over it and one at the least where the class has two or more images."""
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero()[:, 0]
+        count = max(1, round(share * len(rows))) if len(rows) > 1 else 0
+        held[rows[torch.linspace(0, len(rows) - 1, count).round().long()]] = True
+    return held
+
+
+def fit(features: Tensor, labels: Tensor, classes: int, options: Linear) -> tuple[Tensor, Tensor]:
+    """Softmax regression by SGD with momentum and a cosine schedule: features (M, D), labels (M,) -> weights (L, D, classes) and
+    biases (L, 1, classes), one for each of the L learning rates."""
+    lrs = torch.tensor(options.lr).view(-1, 1, 1)
+    weights = torch.zeros(len(lrs), features.shape[1], classes)
+    biases = torch.zeros(len(lrs), 1, classes)
+    moved = [torch.zeros_like(weights), torch.zeros_like(biases)]
+    batch = min(options.batch_size, len(features))
+    steps = options.epochs * (len(features) // batch)
+    generator = torch.Generator().manual_seed(seed_of("linear", len(features)))
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(steps):
+        if len(order) < batch:
+            order = torch.randperm(len(features), generator=generator)
+        rows, order = order[:batch], order[batch:]
+        x, wanted = features[rows], F.one_hot(labels[rows], classes).float()
+        error = ((x @ weights + biases).softmax(-1) - wanted) / batch  # d(cross-entropy) / d(logits)
+        scale = lrs * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)))
+        for value, gradient, momentum in zip((weights, biases), (x.T @ error, error.sum(1, keepdim=True)), moved):
+            momentum.mul_(MOMENTUM).add_(gradient)
+            value.sub_(scale * momentum)
+    return weights, biases
+
+
+def balanced_accuracy(chosen: Tensor, truth: Tensor) -> Tensor:
+    """Mean over the classes that there are of the share of their images classified rightly."""
+    right = (chosen == truth).float()
+    return torch.stack([right[truth == label].mean() for label in truth.unique()]).mean()
+
+
+def auroc(probabilities: Tensor, truth: Tensor) -> float:
+    """Area under the ROC curve, one class against the rest, mean over the classes that have images on both sides."""
+    present = [int(label) for label in truth.unique() if not bool((truth == label).all())]
+    areas = [roc_auc_score((truth == label).numpy(), probabilities[:, label].numpy()) for label in present]
+    return float(sum(areas) / len(areas)) if areas else 0.5

@@ -1,0 +1,282 @@
+"""Backbones on transformers' vision models: one adapter a token layout, found by the model's own parts."""
+
+import copy
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from dinomx_core.errors import DataError
+from dinomx_core.training import attention
+from dinomx_core.training.contracts import Backbone, Start
+from dinomx_core.training.flow import Hidden, Tokens, drop_masked
+
+SHOWN = 4  # names of tensors in a message
+
+
+class DropPath(nn.Module):
+    """Skip a residual branch for a random part of the batch and scale the rest up (Huang et al. 2016)."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """branch (B, T, D), before it is added to its input."""
+        if not self.training or self.probability == 0.0:
+            return branch
+        keep = 1 - self.probability
+        shape = (len(branch), *[1] * (branch.ndim - 1))
+        return branch * torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(keep).div_(keep)
+
+
+class HuggingFaceBackbone(Backbone):
+    """Class token, further tokens, patches, with a learnt position table: ViT, DeiT and I-JEPA. Sub-classes say what differs.
+
+    model: built without pooler. prefix: tokens before the patches; all but the class token are given as registers.
+    arguments: what the model's class takes beside its config.
+    """
+
+    blocks_path: ClassVar[str] = "layers"
+    norm_path: ClassVar[str] = "layernorm"  # "": the model's last_hidden_state is not normed, so neither are the tokens
+    drop_path_at: ClassVar[str] = "dropout"  # stands on both branches, right before they are added
+    role_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "query": ("attention.q_proj",),
+        "key": ("attention.k_proj",),
+        "value": ("attention.v_proj",),
+        "output": ("attention.o_proj",),
+        "mlp": ("mlp.fc1", "mlp.fc2"),
+        "norm": ("layernorm_before", "layernorm_after"),
+    }
+
+    def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
+        super().__init__()
+        self.model, self.has_cls, self.prefix, self.arguments = model, cls, prefix, arguments
+        self.start: Callable[[], Start] | None = None
+        self.width, self.patch_size = model.config.hidden_size, model.config.patch_size
+        model.config._attn_implementation = attention.NAME
+        inside = dict(self.blocks[0].named_modules())
+        found = {role: tuple(n for n in names if n in inside) for role, names in self.role_names.items()}
+        self.roles = {role: names for role, names in found.items() if names}
+
+    def drop_path(self, probabilities: Sequence[float]) -> None:
+        """Give each block its probability."""
+        for block, probability in zip(self.blocks, probabilities):
+            setattr(block, self.drop_path_at, DropPath(probability))
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The model's own blocks."""
+        return self.model.get_submodule(self.blocks_path)
+
+    def grid(self, pixels: Tensor) -> tuple[int, int, int]:
+        """(1, rows, columns) of patches."""
+        return 1, pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
+
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """The model's own embeddings, with positions interpolated to the grid of the input."""
+        x = self.model.embeddings(pixels, bool_masked_pos=mask, interpolate_pos_encoding=True)
+        return Hidden(x, self.prefix, self.grid(pixels))
+
+    def finish(self, hidden: Hidden) -> Tokens:
+        """What the model's last_hidden_state is, in parts."""
+        x = self.model.get_submodule(self.norm_path)(hidden.x) if self.norm_path else hidden.x
+        cls = x[:, 0] if self.has_cls else None
+        return Tokens(cls, x[:, int(self.has_cls) : self.prefix], x[:, self.prefix :], hidden.grid)
+
+    def layer_of(self, name: str) -> int:
+        """By the path of the blocks and the names before them."""
+        head = f"model.{self.blocks_path}."
+        if name.startswith(head):
+            return int(name[len(head) :].partition(".")[0]) + 1
+        before = ("model.embeddings.", "model.pre_", "model.shared_", "mask_token")
+        return 0 if name.startswith(before) else len(self.blocks) + 1
+
+    def is_patch_embedding(self, name: str) -> bool:
+        """The projection's weight and bias."""
+        return ".patch_embedding" in name
+
+    def save(self, folder: Path) -> None:
+        """A folder of the model's class."""
+        with no_progress_bars():
+            self.model.save_pretrained(folder)
+
+    def warm_start(self) -> Start | None:
+        """What `start`, set by the builder, loads."""
+        return self.start() if self.start else None
+
+    def load(self, folder: Path) -> None:
+        """Weights of such a folder; raises DataError unless every tensor is there, fits, and none is left over."""
+        self.take(folder)
+
+    def take(self, folder: Path, missing: Sequence[str] = (), channels: int | None = None) -> str:
+        """Weights of a folder, with tensors it may lack as patterns; `channels` of its patch projection where it has others
+        than the model. Returns what to say of it; raises DataError naming what does not fit."""
+        config = copy.deepcopy(self.model.config)
+        if channels is not None:
+            config.num_channels = channels
+        try:
+            with no_progress_bars():
+                loaded, report = type(self.model).from_pretrained(
+                    folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True,
+                    ignore_mismatched_sizes=True, **self.arguments,
+                )  # fmt: skip
+        except Exception as error:  # the library raises whatever it stumbles over
+            raise DataError(
+                f"{folder}: cannot be loaded: {str(error).strip().partition(chr(10))[0]}", "weights"
+            ) from None
+        theirs, ours = loaded.state_dict(), self.model.state_dict()
+        fresh = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        if channels is not None:
+            self.spread_channels(theirs)
+        fit = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape} - fresh
+        allowed = {name for name in set(ours) - fit if any(fnmatch.fnmatchcase(name, pattern) for pattern in missing)}
+        inside = {name.partition(".")[0] for name in ours}
+        left = sorted(name for name in {*theirs, *report["unexpected_keys"]} - set(ours))
+        extra = [name for name in left if name.partition(".")[0] in inside and not name.endswith("mask_token")]
+        if faults := sorted(set(ours) - fit - allowed) + extra:
+            more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+            raise DataError(
+                f"{folder}: {len(fit)}/{len(ours)} tensors fit the backbone; not so {', '.join(faults[:SHOWN])}{more}",
+                "weights",
+            )
+        self.model.load_state_dict({name: theirs[name] for name in fit}, strict=False)
+        text = f"{len(fit)}/{len(ours)} tensors loaded from {folder}"
+        if allowed:
+            text += f"; fresh, as `missing` allows: {', '.join(sorted(allowed))}"
+        if left:
+            parts = sorted({name.rpartition(".")[0].partition(".")[0] or name for name in left})
+            text += f"; {len(left)} of its tensors are not used ({', '.join(parts[:SHOWN])})"
+        return text
+
+    def spread_channels(self, state: dict[str, Tensor]) -> None:
+        """Give every channel of the model the mean of the weights' channels, scaled so that equal channels embed as before."""
+        (name,) = (name for name in state if self.is_patch_embedding(f"model.{name}") and state[name].ndim == 4)
+        weight, channels = state[name], self.model.config.num_channels
+        state[name] = (weight.mean(1, keepdim=True) * (weight.shape[1] / channels)).repeat(1, channels, 1, 1)
+
+
+class BeitBackbone(HuggingFaceBackbone):
+    """Class token and patches, with relative position biases that are added to the attention."""
+
+    drop_path_at = "drop_path"
+
+    def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
+        super().__init__(model, cls, prefix, arguments)
+        self.norm_path = "" if model.config.use_mean_pooling else "layernorm"  # type: ignore[misc]
+
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """The biases depend on the input's size."""
+        x = self.model.embeddings(pixels, bool_masked_pos=mask)
+        context: dict[str, Any] = {"resolution": pixels.shape[-2:], "attention_mask": None}
+        if self.model.shared_position_bias is not None:
+            _, height, width = self.grid(pixels)
+            context["attention_mask"] = self.model.shared_position_bias((height, width))
+        return Hidden(x, self.prefix, self.grid(pixels), context)
+
+    def drop(self, hidden: Hidden, mask: Tensor) -> Hidden:
+        """Dropped tokens have no place in the table of relative positions."""
+        if self.model.config.use_shared_relative_position_bias or self.model.config.use_relative_position_bias:
+            raise DataError('masking "drop" does not go with relative position biases; take another backbone')
+        return super().drop(hidden, mask)
+
+
+class Dinov2Backbone(HuggingFaceBackbone):
+    """Class token, registers that have no position, patches: DINOv2 with and without registers."""
+
+    blocks_path = "encoder.layer"
+    drop_path_at = "drop_path"
+    role_names: ClassVar = {
+        **HuggingFaceBackbone.role_names,
+        "mlp": ("mlp.fc1", "mlp.fc2", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+        "norm": ("norm1", "norm2"),
+        "scale": ("layer_scale1", "layer_scale2"),
+    }
+
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """Positions are always interpolated."""
+        return Hidden(self.model.embeddings(pixels, bool_masked_pos=mask), self.prefix, self.grid(pixels))
+
+
+class Dinov3Backbone(Dinov2Backbone):
+    """Class token, registers, patches; rotary positions on the patches of every block."""
+
+    blocks_path = "model.layer"
+    norm_path = "norm"
+
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """Cosines and sines (N, d) go to every block; in training their coordinates are jittered as the config says."""
+        hidden = super().embed(pixels, mask)
+        hidden.context = {"position_embeddings": self.model.rope_embeddings(pixels)}
+        return hidden
+
+    def drop(self, hidden: Hidden, mask: Tensor) -> Hidden:
+        """Each image keeps the angles of its own patches: (B, 1, kept, d)."""
+        dropped = drop_masked(hidden, mask)
+        angles = (
+            a.expand(len(mask), -1, -1)[~mask].view(len(mask), 1, -1, a.shape[-1])
+            for a in hidden.context["position_embeddings"]
+        )
+        dropped.context = {"position_embeddings": tuple(angles)}
+        return dropped
+
+
+class ClipBackbone(HuggingFaceBackbone):
+    """The vision towers of CLIP and SigLIP, which have no mask token of their own: one is added where it is asked for.
+
+    CLIP norms only its pooled output, so its tokens are those of last_hidden_state, without a norm.
+    """
+
+    blocks_path = "encoder.layers"
+    role_names: ClassVar = {
+        "query": ("self_attn.q_proj",),
+        "key": ("self_attn.k_proj",),
+        "value": ("self_attn.v_proj",),
+        "output": ("self_attn.out_proj",),
+        "mlp": ("mlp.fc1", "mlp.fc2"),
+        "norm": ("layer_norm1", "layer_norm2"),
+    }
+
+    def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
+        super().__init__(model, cls, prefix, arguments)
+        self.norm_path = "" if cls else "post_layernorm"  # type: ignore[misc]
+        if cls:
+            model.post_layernorm.requires_grad_(False)  # nothing here runs through it
+        self.mask_token: nn.Parameter | None = None
+
+    def add_mask_token(self) -> None:
+        """A learnt token for masked patches; it is part of checkpoints, not of the exported folder."""
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.width))
+
+    def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
+        """Patches, mask token, class token, positions; CLIP norms before the first block too."""
+        parts = self.model.embeddings
+        x = parts.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        if mask is not None:
+            assert self.mask_token is not None, "the plan lets no masks through without a mask token"
+            x = torch.where(mask.unsqueeze(-1), self.mask_token.to(x.dtype), x)
+        if self.has_cls:
+            x = torch.cat([parts.class_embedding.expand(len(x), 1, -1).to(x.dtype), x], 1)
+        x = x + parts.interpolate_pos_encoding(x, *pixels.shape[-2:])
+        x = self.model.pre_layrnorm(x) if self.has_cls else x
+        return Hidden(x, self.prefix, self.grid(pixels), {"attention_mask": None})
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """transformers shows bars for the quickest of loads and saves, and a table of what did not fit; we say it in words."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

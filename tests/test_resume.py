@@ -1,0 +1,325 @@
+"""Checkpoints and resume: bit-identical, whatever breaks off a run and whatever is left of it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dinomx_core import ConfigError, Stopped, TrainingError, api
+from dinomx_core.training import checkpoint as ckpt
+from tests.conftest import rows
+
+TIMINGS = ("seconds", "data_seconds", "images_per_second")
+KNN = {
+    "knn": {
+        "every": 3,
+        "k": [5],
+        "bank": {"name": "digits", "split": "train"},
+        "query": {"name": "digits", "split": "test"},
+    }
+}
+
+
+def left_by(folder):
+    """Everything of a run that must be the same: rows but for their timings, and every tensor of the last checkpoint."""
+    written = {
+        name: [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(folder / f"{name}.jsonl")]
+        for name in ("metrics", "evaluations")
+        if (folder / f"{name}.jsonl").exists()
+    }
+    last = folder / "checkpoints" / str(ckpt.steps_in(folder / "checkpoints")[0])
+    tensors = {f"{f.stem}/{n}": t for f in sorted(last.glob("*.safetensors")) for n, t in load_file(f).items()}
+    return written, tensors
+
+
+def assert_same(one, other):
+    (rows_one, tensors_one), (rows_other, tensors_other) = left_by(one), left_by(other)
+    assert rows_one == rows_other
+    assert tensors_one.keys() == tensors_other.keys() and len(tensors_one) > 40
+    assert all(torch.equal(tensors_one[name], tensors_other[name]) for name in tensors_one)
+
+
+class StopAt:
+    """A watcher that sends the process a signal after a step."""
+
+    def __init__(self, step, number=None, error=None):
+        self.at, self.number, self.error, self.notes = step, number, error, []
+
+    def start(self, plan): ...
+    def evaluated(self, step, figures): ...
+    def close(self): ...
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def step(self, row):
+        if row["step"] + 1 == self.at:
+            if self.error:
+                raise self.error
+            os.kill(os.getpid(), self.number)
+
+
+def config_of(toy, name, **changes):
+    run = {"name": name, "steps": 10, **changes.pop("run", {})}
+    return toy(run=run, evaluate=KNN, checkpoint={"every": 4}, **changes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_resume_goes_on_bit_by_bit(toy, number):
+    whole = api.run(config_of(toy, "whole")).folder
+    with pytest.raises(Stopped) as caught:
+        api.run(config_of(toy, "cut"), progress=StopAt(5, number))
+    assert caught.value.exit_code == 4
+    assert (
+        str(caught.value)
+        == f"{signal.Signals(number).name} after step 5 of 10; saved, and `--resume` goes on from there"
+    )
+    watcher = StopAt(0)
+    cut = api.run(config_of(toy, "cut", loader={"workers": 2}), resume=True, progress=watcher).folder
+    assert watcher.notes[0] == "going on from step 5"
+    assert_same(whole, cut)
+
+
+def test_a_crash_between_checkpoints_repeats_the_steps_since_the_last(toy):
+    whole = api.run(config_of(toy, "whole", run={"precision": "bf16", "accumulation": 2})).folder
+    with pytest.raises(MemoryError):
+        api.run(
+            config_of(toy, "cut", run={"precision": "bf16", "accumulation": 2}), progress=StopAt(7, error=MemoryError())
+        )
+    assert len(rows(whole.parent / "cut" / "metrics.jsonl")) == 7
+    cut = api.run(config_of(toy, "cut", run={"precision": "bf16", "accumulation": 2}), resume=True).folder
+    assert_same(whole, cut)
+
+
+def test_the_loss_scale_of_fp16_goes_on_too(toy):
+    whole = api.run(config_of(toy, "whole", run={"precision": "fp16", "steps": 24})).folder
+    with pytest.raises(Stopped):
+        api.run(config_of(toy, "cut", run={"precision": "fp16", "steps": 24}), progress=StopAt(9, signal.SIGTERM))
+    cut = api.run(config_of(toy, "cut", run={"precision": "fp16", "steps": 24}), resume=True).folder
+    assert_same(whole, cut)
+    states = [json.loads((run / "checkpoints" / "24" / "state.json").read_text()) for run in (whole, cut)]
+    assert states[0] == states[1] and states[0]["scaler"]
+
+
+def test_max_hours_saves_and_leaves(toy):
+    with pytest.raises(Stopped, match=r"run.max_hours = 1e-06 after step 1 of 10; saved"):
+        api.run(config_of(toy, "cut", run={"max_hours": 1e-6}))
+    whole = api.run(config_of(toy, "whole")).folder
+    assert_same(whole, api.run(config_of(toy, "cut"), resume=True).folder)
+
+
+def test_resume_starts_where_there_is_nothing_and_does_nothing_where_all_is_done(toy):
+    first = api.run(config_of(toy, "run"), resume=True)
+    before = {p: p.stat().st_mtime_ns for p in (first.folder / "checkpoints").rglob("*.safetensors")}
+    again = api.run(config_of(toy, "run"), resume=True)
+    assert {p: p.stat().st_mtime_ns for p in (first.folder / "checkpoints").rglob("*.safetensors")} == before
+    assert again.figures == first.figures and len(rows(first.folder / "metrics.jsonl")) == 10
+
+
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(toy):
+    whole = api.run(config_of(toy, "whole")).folder
+    for fault in ("truncated", "changed", "missing", "no manifest"):
+        cut = api.run(config_of(toy, fault), overwrite=True).folder
+        file = cut / "checkpoints" / "10" / "teacher.safetensors"
+        data = file.read_bytes()
+        if fault == "truncated":
+            file.write_bytes(data[:-10])
+        elif fault == "changed":
+            file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        elif fault == "missing":
+            file.unlink()
+        else:
+            (file.parent / "manifest.json").write_text("{")
+        watcher = StopAt(0)
+        api.run(config_of(toy, fault), resume=True, progress=watcher)
+        said = {
+            "truncated": f"teacher.safetensors has {len(data) - 10} bytes, not {len(data)}",
+            "changed": "teacher.safetensors is not what was written (its SHA-256 differs)",
+            "missing": "teacher.safetensors is missing",
+            "no manifest": "manifest.json cannot be read",
+        }
+        assert watcher.notes[0].startswith(f"checkpoint {file.parent} is left out: {said[fault]}")
+        assert watcher.notes[1] == "going on from step 8"
+        assert_same(whole, cut)
+
+
+def test_what_is_kept(toy):
+    config = config_of(toy, "run", run={"steps": 12})
+    config["checkpoint"] = {"every": 1, "keep_last": 2, "keep_every": 5, "keep_best": "knn/accuracy@5"}
+    folder = api.run(config).folder
+    assert ckpt.steps_in(folder / "checkpoints") == [12, 11, 10, 5]
+    found = {row["step"]: row["knn/accuracy@5"] for row in rows(folder / "evaluations.jsonl")}
+    best = json.loads((folder / "checkpoints" / "best" / "manifest.json").read_text())
+    assert best["value"] == max(found.values()) == found[best["step"]] and best["figure"] == "knn/accuracy@5"
+    assert best["step"] == min(step for step, value in found.items() if value == best["value"])
+    assert {p.name for p in (folder / "checkpoints" / "best").iterdir()} == {
+        "teacher.safetensors",
+        "dinomx.json",
+        "manifest.json",
+    }
+    assert ckpt.fault_of(folder / "checkpoints" / "best") == ""
+
+
+def test_a_figure_that_no_evaluation_gives_is_refused_for_keep_best(toy):
+    config = config_of(toy, "run")
+    config["checkpoint"] = {"keep_best": "linear/accuracy"}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(config)
+    assert 'checkpoint.keep_best: no evaluation is called "linear"; there are: knn' in str(caught.value)
+
+
+def test_a_changed_config_is_refused_naming_the_keys(toy):
+    with pytest.raises(Stopped):
+        api.run(config_of(toy, "run"), progress=StopAt(4, signal.SIGTERM))
+    changed = config_of(toy, "run", optimizer={"lr": 2e-3, "clip": 1.0}, head={"dino": {"prototypes": 64}})
+    with pytest.raises(ConfigError) as caught:
+        api.run(changed, resume=True)
+    remedy = "; the run cannot go on with it: put it back, or start another with another run.name"
+    place = changed["run"]["out"] + "/run/plan.json"
+    lines = str(caught.value).splitlines()
+    assert f"config: head.dino.prototypes: is 64 and was 32 in {place}{remedy}" in lines
+    assert f"config: optimizer.clip: is 1.0 and was 0.0 in {place}{remedy}" in lines
+    assert all(line.split(": ")[1].startswith(("head.dino", "optimizer.")) for line in lines)
+
+
+def test_what_may_change_may_change(toy):
+    whole = api.run(config_of(toy, "whole")).folder
+    with pytest.raises(Stopped):
+        api.run(config_of(toy, "cut"), progress=StopAt(4, signal.SIGTERM))
+    changed = config_of(toy, "cut", loader={"workers": 1, "prefetch": 3}, log={"every": 1}, run={"max_hours": 9.0})
+    changed["checkpoint"] = {"every": 2, "keep_last": 3}
+    assert_same(whole, api.run(changed, resume=True).folder)
+
+
+def test_more_steps_go_on_where_schedules_have_their_lengths_in_steps(toy):
+    fixed = {
+        "optimizer": {"lr": {"peak": 1e-3, "end": 1e-5, "warmup": 2, "decay": 12}},
+        "teacher": {"momentum": {"peak": 0.9, "end": 1.0, "decay": 14}},
+        "loss": {"dino": {"teacher_temperature": 0.04}},
+        "checkpoint": {"every": 4},
+    }
+    whole = api.run(toy(run={"name": "whole", "steps": 14}, **fixed)).folder
+    api.run(toy(run={"name": "cut", "steps": 6}, **fixed))
+    assert_same(whole, api.run(toy(run={"name": "cut", "steps": 14}, **fixed), resume=True).folder)
+    with pytest.raises(ConfigError, match="run.steps: 3 steps, but the run has done 14; ask for as many or more"):
+        api.run(toy(run={"name": "cut", "steps": 3}, **fixed), resume=True)
+    api.run(toy(run={"name": "share", "steps": 6}))
+    with pytest.raises(ConfigError) as caught:
+        api.run(toy(run={"name": "share", "steps": 40}), resume=True)
+    assert "another number of steps (6 before, 40 now) changes loss.dino.teacher_temperature: give its warmup" in str(
+        caught.value
+    )
+    assert "changes teacher.momentum: give its decay in steps (teacher.momentum.decay = 6 is what" in str(caught.value)
+
+
+def test_more_images_than_the_run_began_with_are_refused(toy, image_folder):
+    data = {
+        "data": {"name": "image-folder", "path": str(image_folder), "split": None},
+        "augmentation": {"mean": [0.5], "std": [0.5]},
+    }
+    with pytest.raises(Stopped):
+        api.run(toy(**data), progress=StopAt(2, signal.SIGTERM))
+    (image_folder / "cats" / "0.png").rename(image_folder / "cats" / "new.jpg")
+    (image_folder / "dogs" / "9.png").write_bytes((image_folder / "dogs" / "1.png").read_bytes())
+    with pytest.raises(
+        ConfigError, match="data: holds 13 images and held 12; the order of the images would be another"
+    ):
+        api.run(toy(**data), resume=True)
+
+
+def test_a_row_cut_short_by_a_crash_is_left_out(toy):
+    whole = api.run(config_of(toy, "whole")).folder
+    with pytest.raises(Stopped):
+        api.run(config_of(toy, "cut"), progress=StopAt(5, signal.SIGTERM))
+    with (whole.parent / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 3.')
+    assert_same(whole, api.run(config_of(toy, "cut"), resume=True).folder)
+
+
+def test_verdicts_are_told_once_over_a_resume(toy):
+    flat = {"loss": {"dino": {"teacher_temperature": 5.0}}, "health": {"every": 1}}
+    whole = api.run(toy(run={"name": "whole", "steps": 40}, **flat)).folder
+    with pytest.raises(Stopped):
+        api.run(toy(run={"name": "cut", "steps": 40}, **flat), progress=StopAt(30, signal.SIGTERM))
+    cut = api.run(toy(run={"name": "cut", "steps": 40}, **flat), resume=True).folder
+    told = rows(whole / "health.jsonl")
+    assert [row["name"] for row in told] == ["collapse to uniform (dino)"] and told[0]["step"] < 30
+    assert rows(cut / "health.jsonl") == told
+
+
+# By the clock, as users and batch systems do it ------------------------------------------------------------------------
+
+
+def command(config, tmp_path):
+    (tmp_path / "c.toml").write_text(api.to_toml(config))
+    code = "from dinomx_core.cli import main; main()"
+    return [sys.executable, "-c", code, "run", str(tmp_path / "c.toml"), "--resume", "--quiet"]
+
+
+def test_a_signal_to_every_process_of_the_job_saves_and_leaves(toy, tmp_path):
+    config = config_of(toy, "run", run={"steps": 4000}, loader={"workers": 2})
+    config["checkpoint"] = {"every": "100%"}
+    config["evaluate"] = {}
+    process = subprocess.Popen(command(config, tmp_path), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "runs" / "run" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4, said
+    step = ckpt.steps_in(tmp_path / "runs" / "run" / "checkpoints")[0]
+    assert said == f"stopped: SIGTERM after step {step} of 4000; saved, and `--resume` goes on from there\n"
+    assert len(rows(metrics)) == step
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_nothing(toy, tmp_path):
+    """Twenty kills: every other one as soon as a checkpoint is being written, the rest by the clock."""
+    changes = {"run": {"steps": 400}, "loader": {"workers": 1}}
+    slow = config_of(toy, "cut", **changes)
+    slow["checkpoint"] = {"every": 3}
+    slow["evaluate"]["knn"]["every"] = 100
+    quiet = {**slow, "run": {**slow["run"], "name": "whole"}}
+    whole = api.run(quiet).folder
+    cut = whole.parent / "cut"
+    rng, kills, in_writing = random.Random(0), 0, 0
+    while kills < 20:
+        process = subprocess.Popen(command(slow, tmp_path), start_new_session=True)
+        began, patience = time.monotonic(), rng.uniform(0.0, 0.4)
+        before = len(rows(cut / "metrics.jsonl")) if (cut / "metrics.jsonl").exists() else 0
+        while process.poll() is None:  # the start takes seconds; what counts is the time since the first new row
+            drafts = list((cut / "checkpoints").glob(".*.draft")) if cut.exists() else []
+            moved = (cut / "metrics.jsonl").exists() and len(rows(cut / "metrics.jsonl")) != before
+            began = began if moved else time.monotonic()
+            if drafts if kills % 2 else time.monotonic() - began > patience:
+                break
+            time.sleep(0.001)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+            in_writing += bool(list((cut / "checkpoints").glob(".*.draft")))
+        process.wait()
+        if process.returncode == 0:
+            break
+    subprocess.run(command(slow, tmp_path), check=True)
+    print(f"{kills} kills, {in_writing} while a checkpoint was written")
+    assert kills == 20 and 5 <= in_writing < 20
+    assert_same(whole, cut)
+
+
+def test_divergence_that_ends_a_run_keeps_its_checkpoints(toy):
+    config = toy(
+        run={"steps": 30}, optimizer={"lr": {"peak": 1e30, "start": 1e-4, "warmup": 25}}, checkpoint={"every": 2}
+    )
+    with pytest.raises(TrainingError):
+        api.run(config)
+    folder = api.plan(config).run_dir
+    assert ckpt.newest_whole(folder / "checkpoints")[0] >= 2 or ckpt.steps_in(folder / "checkpoints") == []
