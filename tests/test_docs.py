@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +34,25 @@ def blocks(language):
     ]
 
 
+@pytest.fixture(scope="module")
+def small_dinov2(tmp_path_factory):
+    """A folder of DINOv2 weights, small and random."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("weights") / "dinov2-small"
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "use_mask_token": False,
+    }
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, small_dinov2):
     """A folder with the images and configs that the pages speak of."""
     rng = np.random.default_rng(0)
     for folder in ("cells", "held-out-cells", "slices"):
@@ -47,9 +65,14 @@ def place(tmp_path, monkeypatch):
     for name in ("examples", "plugins", "tests"):
         os.symlink(TOP / name, tmp_path / name)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")
-    configs = {re.search(r'name = "cells"', text): text for text in (b.values[0] for b in blocks("toml"))}
-    for text in configs.values():
-        (tmp_path / ("config.toml" if "held-out" in text else "slices.toml")).write_text(text)
+    shutil.copytree(small_dinov2, tmp_path / "dinov2-small")
+    texts = [block.values[0] for block in blocks("toml")]
+    for name, mark in (
+        ("config.toml", 'name = "cells"'),
+        ("slices.toml", 'path = "slices/"'),
+        ("warm.toml", "# warm.toml"),
+    ):
+        (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(TOP))
     return tmp_path
@@ -66,6 +89,18 @@ def test_every_toml_block_plans(place, text):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def with_run(place):
+    """The same, with the run and the export that the pages on models speak of."""
+    from dinomx_core import api
+
+    config = api.to_toml({"recipe": "dinov1-small", "data": {"name": "image-folder", "path": "cells/"}})
+    (place / "cells.toml").write_text(config)
+    run = api.run(place / "cells.toml", overrides=["run.steps=1", "run.batch_size=2", "backbone.depth=1"])
+    api.export(run.folder, place / "exported" / "student")
+    return place
+
+
 def runnable(text):
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
@@ -77,12 +112,17 @@ def runnable(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("sh"))
-def test_every_command_runs(place, text):
+def test_every_command_runs(place, text, request):
+    if "runs/cells" in text:
+        request.getfixturevalue("with_run")
+        shutil.rmtree(place / "exported")
     for words in runnable(text):
         assert words[0] in ("dinomx", "python"), words
         start = ["-c", "from dinomx_core.cli import main; main()"] if words[0] == "dinomx" else []
-        short = ["--set", "run.steps=2", "--set", "run.batch_size=8"] if words[:2] == ["dinomx", "run"] else []
-        if words[:2] == ["dinomx", "run"] and "held-out" in Path(words[2]).read_text():
+        short = []
+        if words[:2] == ["dinomx", "run"]:
+            short = ["--set", "run.steps=2", "--set", "run.batch_size=8"]
+        if short and "held-out" in Path(words[2]).read_text():
             short += ["--set", "evaluate.knn.k=[5]"]
         done = subprocess.run([sys.executable, *start, *words[1:], *short], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -90,7 +130,9 @@ def test_every_command_runs(place, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("python"))
-def test_every_python_block_runs(place, text):
+def test_every_python_block_runs(place, text, request):
+    if "exported/" in text:
+        request.getfixturevalue("with_run")
     config = place / "examples" / "quickstart.toml"
     quick = config.read_text().replace("[run]", '[run]\nname = "quickstart"')
     (place / "examples").unlink()
