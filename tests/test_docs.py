@@ -113,7 +113,7 @@ def runnable(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("sh"))
 def test_every_command_runs(place, text, request):
-    if "runs/cells" in text:
+    if "export runs/cells" in text:
         request.getfixturevalue("with_run")
         shutil.rmtree(place / "exported")
     for words in runnable(text):
