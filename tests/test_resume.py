@@ -226,7 +226,11 @@ def test_more_images_than_the_run_began_with_are_refused(toy, image_folder):
     }
     with pytest.raises(Stopped):
         api.run(toy(**data), progress=StopAt(2, signal.SIGTERM))
-    (image_folder / "cats" / "0.png").rename(image_folder / "cats" / "new.jpg")
+    (image_folder / "cats" / "0.png").rename(image_folder / "cats" / "new.png")
+    with pytest.raises(
+        ConfigError, match="data: holds as many images, but others: names were added, taken out or changed"
+    ):
+        api.run(toy(**data), resume=True)
     (image_folder / "dogs" / "9.png").write_bytes((image_folder / "dogs" / "1.png").read_bytes())
     with pytest.raises(
         ConfigError, match="data: holds 13 images and held 12; the order of the images would be another"

@@ -46,12 +46,17 @@ class View:
 
 @attrs.frozen
 class DataInfo:
-    """What a data set holds, found without decoding it: images, channels, class names (empty where unlabelled)."""
+    """What a data set holds, found without decoding it: images, channels, class names (empty where unlabelled).
+
+    notes: what a person should know of it. digest: stands for which images these are, in which order, so that a run goes on
+    with the same ones; "" where the options alone say it.
+    """
 
     count: int
     channels: int
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
 
 @attrs.frozen

@@ -31,6 +31,8 @@ def _differences(plan: Plan, saved: dict[str, Any], place: str) -> Iterator[Prob
     if saved["data"]["count"] != now["data"]["count"]:
         counts = f"holds {now['data']['count']} images and held {saved['data']['count']}"
         yield Problem(f"{counts}; the order of the images would be another{remedy}", "data")
+    elif saved["data"]["digest"] != now["data"]["digest"]:
+        yield Problem(f"holds as many images, but others: names were added, taken out or changed{remedy}", "data")
     if saved["steps"] == now["steps"]:
         return
     for key, curve in now["schedules"].items():
