@@ -89,21 +89,28 @@ def run(
     step = resume_step(the_plan, watcher) if resume else None
     if step is None:
         RunFolder.check(the_plan, overwrite or resume)
+    elif is_done(the_plan, step):
+        watcher.note(f"done already: {step} steps")
+        done = RunFolder(the_plan.run_dir)
+        return Result(done.path, done.export, figures_of(done))
     from dinomx_core.training.build import build
-    from dinomx_core.training.checkpoint import load_checkpoint, save_run_export
+    from dinomx_core.training.checkpoint import clear_broken, load_checkpoint, save_run_export
     from dinomx_core.training.loop import train
     from dinomx_core.training.stopping import StopRequest
 
     with StopRequest(the_plan.spec.run.max_hours) as stop:
         parts = build(the_plan)
         if step is not None:
-            load_checkpoint(parts, RunFolder(the_plan.run_dir).checkpoints / str(step))
+            checkpoints = RunFolder(the_plan.run_dir).checkpoints
+            load_checkpoint(parts, checkpoints / str(step))
+            clear_broken(checkpoints, step)
+            watcher.note(f"going on from step {step}")
         # only now: what cannot be built or loaded leaves no trace and deletes no run
         folder = RunFolder.create(the_plan) if step is None else RunFolder.reopen(the_plan, step)
         watcher.start(the_plan)
         try:
             if parts.start and step is None:
-                watcher.note(f"backbone: {parts.start.report}")
+                watcher.note(f"backbone: {parts.start.weights}: {parts.start.report}")
             train(parts, folder, watcher, stop, step or 0)
             save_run_export(parts, folder)
         finally:
@@ -119,12 +126,20 @@ def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
     file = folder.path / "plan.json"
     if not file.exists():
         return None
-    saved = json.loads(file.read_text("utf-8"))
-    if problems := differences(the_plan, saved, str(file)):
+    try:
+        saved = json.loads(file.read_text("utf-8"))
+        problems = differences(the_plan, saved, str(file))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"cannot be read as a plan ({type(error).__name__}: {error}); start anew with --overwrite"
+        raise ConfigError([Problem(message, place=str(file))]) from None
+    if problems:
         raise ConfigError(problems)
     from dinomx_core.training.checkpoint import newest_whole
 
     step, notes = newest_whole(folder.checkpoints)
+    if step is None and notes:
+        remedy = "bring one back, or start anew with --overwrite"
+        raise ConfigError([Problem(f"no checkpoint is whole; {remedy}: {'; '.join(notes)}", "run.name")])
     for note in notes:
         watcher.note(note)
     if step is not None and step > the_plan.steps:
@@ -132,10 +147,14 @@ def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
         raise ConfigError([Problem(message, "run.steps")])
     if changed := changed_versions(the_plan, saved):
         watcher.note(f"going on with other versions, so not bit by bit as before: {changed}")
-    watcher.note(
-        f"going on from step {step}" if step is not None else f"no whole checkpoint in {folder.path}: starting anew"
-    )
     return step
+
+
+def is_done(the_plan: Plan, step: int) -> bool:
+    """Whether a run has done all its steps and left its export and its last evaluation."""
+    folder = RunFolder(the_plan.run_dir)
+    evaluated = not the_plan.spec.evaluate or any(row["step"] == step for row in folder.rows("evaluations"))
+    return step == the_plan.steps and evaluated and (folder.export / "dinomx.json").exists()
 
 
 def figures_of(folder: RunFolder) -> dict[str, float]:
@@ -153,15 +172,17 @@ def load(path: str | Path, *, network: str = "teacher", plugins: Iterable[Module
 
     network: "teacher" (the moving average) or "student", where a checkpoint is read. Raises DataError when there is no model.
     """
-    place = find_model(Path(path))
+    if network not in ("teacher", "student"):
+        raise ConfigError([Problem(f'expected teacher or student, got "{network}"', "network")])
+    place = find_model(Path(path), network)
     from dinomx_core.training.model import Model
 
     return Model.open(place, network, discover(plugins))
 
 
-def find_model(path: Path) -> Path:
-    """The export or checkpoint that a path means. Raises DataError when it means none."""
-    candidates = [path, path / "export"]
+def find_model(path: Path, network: str) -> Path:
+    """The export or checkpoint that a path means; an export holds one network only. Raises DataError when it means none."""
+    candidates = [path, *([path / "export"] if network == "teacher" else [])]
     if (path / "checkpoints").is_dir():
         from dinomx_core.training.checkpoint import newest_whole
 

@@ -12,6 +12,7 @@ from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.planning.plan import Plan
 
 ROWS = ("metrics", "evaluations", "health")
+OURS = {"config.toml", "plan.json", "unreadable.txt", "checkpoints", "export", *(f"{name}.jsonl" for name in ROWS)}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -43,12 +44,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, plan: Plan) -> "RunFolder":
-        """Make the folder anew and write the config verbatim and the plan; an old run there was checked to be deletable."""
+        """Make the folder anew and write the config verbatim and the plan. What a run wrote there is deleted, nothing else."""
         path = plan.run_dir
-        if path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
+        folder.clear()
         folder.write_plan(plan)
         return folder
 
@@ -61,8 +61,18 @@ class RunFolder:
             if file.exists():
                 kept = [row for row in read_rows(file) if row["step"] < step]
                 write_atomically(file, "".join(json.dumps(row) + "\n" for row in kept))
+        shutil.rmtree(folder.export, ignore_errors=True)  # of the run as it ended before; there will be another
         folder.write_plan(plan)
         return folder
+
+    def clear(self) -> None:
+        """Delete what a run has written, the plan last: until then the folder is known for a run's."""
+        for name in [*sorted(OURS - {"plan.json"}), "plan.json"]:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def write_plan(self, plan: Plan) -> None:
         """The config as it was given, and the plan."""
@@ -73,8 +83,9 @@ class RunFolder:
     def check(plan: Plan, overwrite: bool) -> None:
         """Raise ConfigError for a used folder unless told to overwrite it, and always for one that holds something else."""
         path = plan.run_dir
-        if path.exists() and any(path.iterdir()):
-            if not (path / "plan.json").exists():
+        names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        if names - {f".{name}.draft" for name in OURS}:
+            if not names & OURS:
                 raise ConfigError([Problem(f"{path} holds other files; choose another run.name or --out", "run.name")])
             if not overwrite:
                 remedy = "go on with it by --resume, start anew with --overwrite, or choose another run.name or --out"

@@ -56,7 +56,7 @@ def run(
     result = api.run(plan, overwrite=overwrite, resume=resume, progress=Silent() if quiet else TextProgress())
     typer.echo(f"run folder   {result.folder}")
     typer.echo(f"load it      dinomx_core.load({str(result.folder)!r})")
-    typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r}, add_pooling_layer=False)")
+    typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r})")
 
 
 @app.command()

@@ -86,6 +86,14 @@ def test_nested_folders_links_and_hidden_files(tmp_path):
     assert listing.files == ("cats/2.PNG", "cats/deep/er/1.png", "cows/6.png", "dogs/3.png", "dogs/linked.png")
     assert listing.classes == ("cats", "cows", "dogs") and listing.labels == (0, 0, 1, 2, 2)
     assert "1 files of other kinds are left out" in listing.notes
+    (root / "pigs").symlink_to(elsewhere)  # two names for one folder are two classes
+    assert list_images(str(root)).classes == ("cats", "cows", "dogs", "pigs")
+    saved(root / "stray.png", grey)
+    stray = list_images(str(root))
+    assert (
+        stray.classes == ()
+        and "1 images lie beside the sub-folders, so these are not classes and nothing has a label" in stray.notes
+    )
     flat = list_images(str(elsewhere))
     assert flat.classes == () and flat.labels == (-1,)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from dinomx_core import ConfigError, api
+from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin.linear import auroc, balanced_accuracy, fit, holdout
 from dinomx_core.builtin.plugin import Linear
 from tests.conftest import rows
@@ -114,6 +114,36 @@ def test_sets_that_cannot_be_used_are_refused_with_place_and_remedy(toy, tmp_pat
         with pytest.raises(ConfigError) as caught:
             api.plan(toy(evaluate={name: {"bank": bank, "query": query}}))
         assert f"evaluate.{name}.{key.strip()}: {message}" in str(caught.value)
+
+
+def test_images_that_cannot_be_read_are_named_and_limited_in_evaluations_too(toy, tmp_path):
+    bank, query = (
+        classes_on_disk(tmp_path / "bank", cats=10, dogs=10),
+        classes_on_disk(tmp_path / "query", cats=10, dogs=10),
+    )
+    (tmp_path / "query" / "cats" / "3.png").write_bytes(b"no image")
+    config = toy(
+        run={"steps": 1}, evaluate={"knn": {"k": [20], "bank": bank, "query": query}}, loader={"max_unreadable": 0.05}
+    )
+    folder = api.run(config).folder
+    assert (
+        (folder / "unreadable.txt").read_text().startswith(f"{tmp_path}/query/cats/3.png: cannot be read as an image")
+    )
+    (tmp_path / "query" / "cats" / "4.png").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"2 of 20 images cannot be read, more than loader.max_unreadable = 0.05 allows: .*3.png"
+    ):
+        api.run(config, overwrite=True)
+    (tmp_path / "bank" / "cats" / "4.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="only 19 images of the bank can be read, fewer than k = 20"):
+        api.run({**config, "loader": {"workers": 0, "max_unreadable": 1.0}}, overwrite=True)
+
+
+def test_one_image_a_class_and_large_holdouts_still_give_figures(toy, tmp_path):
+    few, query = classes_on_disk(tmp_path / "few", cats=1, dogs=1), classes_on_disk(tmp_path / "query", cats=2, dogs=2)
+    figures = api.run(toy(run={"steps": 1}, evaluate={"linear": {"bank": few, "query": query}})).figures
+    assert 0 <= figures["linear/accuracy"] <= 1
+    assert holdout(torch.tensor([0, 0, 1, 1]), 0.9).tolist() == [True, False, True, False]
 
 
 def test_a_class_with_one_image_is_counted_and_named(toy, tmp_path):

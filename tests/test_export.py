@@ -11,9 +11,19 @@ from PIL import Image
 from transformers import AutoModel
 
 from dinomx_core import ConfigError, DataError, api
+from dinomx_core.builtin.families import FAMILIES, Hf, hf_shape
+from dinomx_core.builtin.hf import build_hf
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import load_checkpoint
 from dinomx_core.training.evaluation import make_encoder
+from dinomx_core.training.export import write_onnx
+
+ABOUT = {
+    "channels": 3, "image_size": 32, "network": "teacher", "step": 0, "start": None,
+    "preprocessing": {"resize": 36, "crop": 32, "mean": [0.5], "std": [0.5]},
+    "run": {"name": "x", "losses": {"dino": "dino"}, "data": {"name": "digits", "images": 9, "classes": 0}, "steps": 1,
+    "batch_size": 1, "passes": 1.0, "precision": "float32", "parameters": 1, "command": "dinomx run x.toml", "versions": {}},
+}  # fmt: skip
 
 
 def run_on(toy, image_folder, **changes):
@@ -59,10 +69,13 @@ def test_the_export_of_a_run_is_its_last_teacher_and_best_is_the_best(toy, image
     config, result = run_on(toy, image_folder)
     items = [image_folder / "cats" / "0.png"]
     assert torch.equal(api.load(result.folder)(items).cls, features_of(config, 4, [0]).cls)
+    best = result.folder / "checkpoints" / "best"
+    manifest = json.loads((best / "manifest.json").read_text())
+    assert manifest["step"] == 0 and manifest["value"] == 1.0  # every query is in the bank: the first is never beaten
     done = api.export(result.folder, tmp_path / "best", checkpoint="best")
-    best = json.loads((result.folder / "checkpoints" / "best" / "manifest.json").read_text())["step"]
-    assert done["step"] == best
-    assert torch.equal(api.load(tmp_path / "best")(items).cls, features_of(config, best, [0]).cls) if best else True
+    assert done["step"] == 0
+    assert torch.equal(api.load(tmp_path / "best")(items).cls, api.load(best)(items).cls)
+    assert not torch.equal(api.load(tmp_path / "best")(items).cls, features_of(config, 4, [0]).cls)
 
 
 def test_a_run_that_is_not_finished_loads_from_its_newest_checkpoint(toy, image_folder):
@@ -72,6 +85,11 @@ def test_a_run_that_is_not_finished_loads_from_its_newest_checkpoint(toy, image_
     shutil.rmtree(result.export)
     items = [image_folder / "cats" / "0.png"]
     assert torch.equal(api.load(result.folder)(items).cls, features_of(config, 4, [0]).cls)
+    with pytest.raises(ConfigError, match='network: expected teacher or student, got "foo"'):
+        api.load(result.folder, network="foo")
+    assert torch.equal(
+        api.load(result.folder, network="student")(items).cls, features_of(config, 4, [0], "student").cls
+    )
     folder = result.folder / "checkpoints" / "2"
     assert torch.equal(api.load(folder, network="student")(items).cls, features_of(config, 2, [0], "student").cls)
 
@@ -99,6 +117,16 @@ def test_the_model_card_tells_what_is_known_and_leaves_blanks(toy, image_folder)
     ):  # fmt: skip
         assert part in card, part
     assert card.startswith("---\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_goes_to_onnx(model_folder, tmp_path, family):
+    pytest.importorskip("onnxruntime")
+    options = Hf(weights=str(model_folder(family)))
+    backbone = build_hf(options, hf_shape(options, 3, 32), 32).eval()
+    backbone.warm_start()
+    assert write_onnx(tmp_path, backbone, ABOUT, []) < 1e-4
 
 
 def test_onnx_gives_torchs_features(toy, image_folder, tmp_path):
@@ -182,6 +210,10 @@ def test_bad_requests_are_refused_and_leave_nothing(toy, image_folder, tmp_path)
         broken.write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the 8 files looked at"):
         api.embed(run, image_folder, tmp_path / "e.npz")
+    for broken in ("{", "{}", '{"backbone": {"name": "vit", "options": {"width": "wide"}}}'):
+        (run / "export" / "dinomx.json").write_text(broken)
+        with pytest.raises(DataError, match="dinomx.json: cannot be read"):
+            api.load(run)
     assert not list(tmp_path.glob("*e.*")) and not list(tmp_path.glob(".e*"))
 
 

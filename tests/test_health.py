@@ -80,7 +80,7 @@ SICK = {
         "Lower optimizer.lr",
     ),
     "still": (
-        {"optimizer__lr": 0.0},
+        {"optimizer__lr": 0.0, "run__steps": 300},
         "standing still",
         "neither loss nor gradient nor features have moved since step",
         "Raise optimizer.lr",

@@ -75,7 +75,7 @@ def test_features_are_the_models_own(model_folder, family, config, size):
     folder = model_folder(family, config=config)
     backbone, start = opened(folder)
     count = len(backbone.model.state_dict())
-    assert start.report == f"{count}/{count} tensors loaded from {folder}"
+    assert start.report == f"{count}/{count} tensors loaded"
     pixels = torch.randn(2, 3, *size)
     with torch.no_grad():
         tokens = backbone(pixels)
@@ -201,7 +201,7 @@ def test_the_vision_tower_of_a_whole_clip_or_siglip_loads(tmp_path):
         whole.eval().save_pretrained(tmp_path / name)
         backbone, start = opened(tmp_path / name)
         count = len(backbone.model.state_dict())
-        assert start.report.startswith(f"{count}/{count} tensors loaded from {tmp_path / name}; ")
+        assert start.report.startswith(f"{count}/{count} tensors loaded; ")
         assert "of its tensors are not used" in start.report and "text_model" in start.report
         pixels = torch.randn(1, 3, 32, 32)
         with torch.no_grad():
@@ -284,6 +284,37 @@ def test_weights_of_another_width_are_refused(toy, model_folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 48}))
     assert "projection.weight is [32, 3, 8, 8] where config.json makes it [48, 3, 8, 8]" in refused(toy, folder)
+
+
+def test_odd_configs_are_refused_in_words(toy, model_folder):
+    folder = model_folder("vit")
+    config = json.loads((folder / "config.json").read_text())
+    for change, message in (
+        ({"patch_size": [8, 4]}, "patch_size is [8, 4]; expected a whole number above 0 (squares only)"),
+        ({"intermediate_size": None}, "intermediate_size is None; expected a whole number above 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; expected a whole number above 0"),
+        ({"model_type": ["vit"]}, "of which DINO-MX does not know how to tell patch tokens apart"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        assert message in refused(toy, folder)
+    (folder / "config.json").write_text(json.dumps({**config, "patch_size": [8, 8], "image_size": [32, 32]}))
+    assert opened(folder)[0].patch_size == 8
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "nonsense"}))
+    with pytest.raises(DataError, match="the config cannot be built: 'nonsense'"):
+        opened(folder)
+    with pytest.raises(DataError, match="vit has no widht"):
+        build_hf(Hf(family="vit", config={"widht": 3}), hf_shape(Hf(family="vit", config={"widht": 3}), 3, 32), 32)
+
+
+def test_shards_load_and_a_missing_one_is_named(toy, tmp_path, model_folder):
+    folder = model_folder("vit")
+    transformers.ViTModel.from_pretrained(folder).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert "tensors loaded" in opened(tmp_path / "shards")[1].report
+    shard = next((tmp_path / "shards").glob("model-00002-of-*.safetensors"))
+    shard.unlink()
+    assert f"{shard}: is missing; fetch or copy it again" in refused(toy, tmp_path / "shards")
+    (tmp_path / "shards" / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    assert "has no weight_map of tensors to files" in refused(toy, tmp_path / "shards")
 
 
 def test_models_without_patches_are_refused(toy, tmp_path):
@@ -378,7 +409,7 @@ def test_a_warm_start_trains_is_evaluated_at_step_0_and_exports(toy, model_folde
         again.backbone.state_dict()["model.layernorm.weight"],
     )
     card = (result.export / "README.md").read_text()
-    assert f"base_model: {folder}" in card and "license: cc-by-4.0" in card
+    assert "base_model" not in card and "Started from `model`" in card and "license: cc-by-4.0" in card
     assert f"{len(started)}/{len(started)} tensors loaded" in card
     without = api.plan(
         {**config, "evaluate": {}, "run": {**config["run"], "name": "x"}, "backbone": {"name": "hf", "family": "vit"}}

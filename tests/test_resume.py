@@ -115,12 +115,9 @@ def test_max_hours_saves_and_leaves(toy):
     assert_same(whole, api.run(config_of(toy, "cut"), resume=True).folder)
 
 
-def test_resume_starts_where_there_is_nothing_and_does_nothing_where_all_is_done(toy):
+def test_resume_starts_where_there_is_nothing(toy):
     first = api.run(config_of(toy, "run"), resume=True)
-    before = {p: p.stat().st_mtime_ns for p in (first.folder / "checkpoints").rglob("*.safetensors")}
-    again = api.run(config_of(toy, "run"), resume=True)
-    assert {p: p.stat().st_mtime_ns for p in (first.folder / "checkpoints").rglob("*.safetensors")} == before
-    assert again.figures == first.figures and len(rows(first.folder / "metrics.jsonl")) == 10
+    assert len(rows(first.folder / "metrics.jsonl")) == 10
 
 
 def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(toy):
@@ -319,11 +316,101 @@ def test_kill_9_at_random_moments_changes_nothing(toy, tmp_path):
     assert_same(whole, cut)
 
 
-def test_divergence_that_ends_a_run_keeps_its_checkpoints(toy):
-    config = toy(
-        run={"steps": 30}, optimizer={"lr": {"peak": 1e30, "start": 1e-4, "warmup": 25}}, checkpoint={"every": 2}
-    )
-    with pytest.raises(TrainingError):
+# What a crash, or a stranger, leaves ------------------------------------------------------------------------------------
+
+
+def test_pruning_never_counts_a_broken_checkpoint(toy):
+    config = config_of(toy, "run", run={"steps": 12})
+    config["checkpoint"] = {"every": 1, "keep_last": 2}
+    with pytest.raises(Stopped):
+        api.run(config, progress=StopAt(8, signal.SIGTERM))
+    checkpoints = api.plan(config).run_dir / "checkpoints"
+    assert ckpt.steps_in(checkpoints) == [8, 7]
+    (checkpoints / "8" / "student.safetensors").write_bytes(b"")
+    (checkpoints / "99").mkdir()
+    (checkpoints / ".5.draft").mkdir()
+    with pytest.raises(MemoryError):
+        api.run(config, resume=True, progress=StopAt(8, error=MemoryError()))
+    assert [step for step in ckpt.steps_in(checkpoints) if not ckpt.fault_of(checkpoints / str(step))][-1:] == [7]
+    assert not (checkpoints / ".5.draft").exists() and not (checkpoints / "99").exists()
+    api.run(config, resume=True)
+    assert ckpt.steps_in(checkpoints) == [12, 11]
+
+
+def test_checkpoints_of_which_none_is_whole_are_refused_not_deleted(toy):
+    folder = api.run(config_of(toy, "run")).folder
+    for step in ckpt.steps_in(folder / "checkpoints"):
+        (folder / "checkpoints" / str(step) / "manifest.json").write_text("{")
+    with pytest.raises(
+        ConfigError, match="run.name: no checkpoint is whole; bring one back, or start anew with --overwrite: check"
+    ):
+        api.run(config_of(toy, "run"), resume=True)
+    assert ckpt.steps_in(folder / "checkpoints") == [10, 8] and len(rows(folder / "metrics.jsonl")) == 10
+
+
+@pytest.mark.parametrize(
+    "left", [["config.toml"], [".config.toml.draft"], ["metrics.jsonl", "config.toml"], ["checkpoints/"]]
+)
+def test_a_start_that_was_cut_off_starts_again_and_strangers_stay(toy, left):
+    place = api.plan(config_of(toy, "run")).run_dir
+    place.mkdir(parents=True)
+    for name in left:
+        (place / name).mkdir() if name.endswith("/") else (place / name).write_text("")
+    (place / ".notes").write_text("mine")
+    if left == [".config.toml.draft"]:
+        (place / ".notes").unlink()
+    api.run(config_of(toy, "run"), resume=True)
+    assert len(rows(place / "metrics.jsonl")) == 10
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"values": {}, "data": {}}'])
+def test_a_plan_that_cannot_be_read_is_refused_in_words(toy, text):
+    folder = api.run(config_of(toy, "run")).folder
+    (folder / "plan.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"plan.json: cannot be read as a plan \(.*\); start anew with --overwrite"):
+        api.run(config_of(toy, "run"), resume=True)
+
+
+def test_best_is_the_best_of_one_figure_and_outlives_a_crash(toy, tmp_path):
+    from dinomx_core.training.build import build
+
+    parts, place = build(api.plan(toy())), tmp_path / "checkpoints"
+    kept = [ckpt.save_best(parts, place, *case) for case in (
+        (0, "a", 0.5), (1, "a", float("nan")), (2, "a", 0.4), (3, "a", 0.6), (4, "b", 0.1), (5, "b", 0.1),
+    )]  # fmt: skip
+    assert kept == [True, False, False, True, True, False]
+    (place / "best").rename(place / ".best.old")  # what a crash between two moves leaves
+    assert not ckpt.save_best(parts, place, 6, "b", 0.05)
+    assert json.loads((place / "best" / "manifest.json").read_text())["step"] == 4
+
+
+def test_a_figure_that_is_not_there_is_refused_at_the_first_evaluation(toy):
+    config = config_of(toy, "run")
+    config["checkpoint"] = {"keep_best": "knn/accuracy@999"}
+    with pytest.raises(
+        ConfigError, match='checkpoint.keep_best: there is no figure "knn/accuracy@999"; there are: knn/accuracy@5'
+    ):
         api.run(config)
-    folder = api.plan(config).run_dir
-    assert ckpt.newest_whole(folder / "checkpoints")[0] >= 2 or ckpt.steps_in(folder / "checkpoints") == []
+
+
+def test_a_run_that_is_done_is_left_as_it_is(toy):
+    first = api.run(config_of(toy, "run"))
+    before = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
+    watcher = StopAt(0)
+    assert api.run(config_of(toy, "run"), resume=True, progress=watcher) == first
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == before and watcher.notes == [
+        "done already: 10 steps"
+    ]
+
+
+def test_weights_that_are_not_finite_are_not_saved(toy):
+    config = toy(
+        run={"steps": 6},
+        optimizer={"lr": {"peak": 1e38, "start": 1e-3, "warmup": 6}},
+        checkpoint={"every": 1, "keep_last": 1},
+    )
+    with pytest.raises(TrainingError, match="not finite"):
+        api.run(config)
+    step, notes = ckpt.newest_whole(api.plan(config).run_dir / "checkpoints")
+    saved = load_file(api.plan(config).run_dir / "checkpoints" / str(step) / "student.safetensors")
+    assert step >= 1 and notes == [] and all(bool(torch.isfinite(t).all()) for t in saved.values())

@@ -1,6 +1,5 @@
 """The `hf` backbone's options, and what is known of each family of Hugging Face models without torch."""
 
-import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +106,7 @@ class Known:
 
 def family_of(kind: Any, where: str, key: str) -> tuple[str, Family]:
     """The family of a model type. Raises DataError for those that are not supported."""
-    if kind in FAMILIES:
+    if isinstance(kind, str) and kind in FAMILIES:
         return kind, FAMILIES[kind]
     for name, family in FAMILIES.items():
         if family.nested == kind:
@@ -132,7 +131,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
         saved = files.read_json(folder / files.CONFIG)
         kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
         inner = saved.get("vision_config", saved) if family.nested else saved
-        config = {**family.defaults, **inner}
+        config = plain_sizes({**family.defaults, **(inner or {})}, str(folder / files.CONFIG), "weights")
         for key, (name, given) in sizes.items():
             if given and given != config[key]:
                 raise DataError(f"{given}, but the weights have {config[key]} ({folder / files.CONFIG})", name)
@@ -155,7 +154,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
     }  # fmt: skip
     if options.patch_size:
         config["patch_size"] = options.patch_size
-    config.update(options.config)
+    config = plain_sizes({**config, **options.config}, "backbone.config", "config")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise DataError(
             f"width {config['hidden_size']} does not divide over {config['num_attention_heads']} heads", "heads"
@@ -168,6 +167,17 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
             "patch_size",
         )
     return Known(kind, family, config, None)
+
+
+def plain_sizes(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
+    """The config with its sizes checked to be whole numbers, squares given as pairs among them. Raises DataError."""
+    for name in BASE:
+        value = config[name]
+        if isinstance(value, list) and len(set(map(str, value))) == 1:
+            config[name] = value = value[0]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DataError(f"{where}: {name} is {value!r}; expected a whole number above 0 (squares only)", key)
+    return config
 
 
 def hf_shape(options: Hf, channels: int, image_size: int) -> BackboneShape:
@@ -247,8 +257,3 @@ def count_parameters(known: Known, channels: int, mask_token: bool) -> int:
     )
     norms = {"clip_vision_model": 4 * d, "beit": 0 if c.get("use_mean_pooling", True) else 2 * d}.get(kind, 2 * d)
     return embed + depth * block + norms + bias_table * bool(c.get("use_shared_relative_position_bias"))
-
-
-def may_lack(options: Hf, name: str) -> bool:
-    """Whether the config allows the weights to lack a tensor."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in options.missing)

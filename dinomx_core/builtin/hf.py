@@ -1,6 +1,7 @@
 """The `hf` backbone: a transformers vision model behind the adapter of its token layout."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,6 +11,7 @@ import transformers
 from dinomx_core.builtin.families import Hf, Known, cls_of, prefix_of, resolve
 from dinomx_core.builtin.weights import find_weights, licence
 from dinomx_core.declare.components import BackboneShape
+from dinomx_core.errors import DataError
 from dinomx_core.training.contracts import Start
 from dinomx_core.training.huggingface import (
     BeitBackbone,
@@ -35,7 +37,10 @@ NOT_OPTIONS = ("transformers_version", "architectures", "dtype", "model_type", "
 
 def make_config(known: Known, options: Hf, channels: int) -> Any:
     """The transformers config that the options come to."""
-    config = getattr(transformers, known.family.config).from_dict(known.config)
+    kind = getattr(transformers, known.family.config)
+    if unknown := sorted(set(options.config) - {*kind().to_dict(), *known.family.defaults}):
+        raise DataError(f"{known.type} has no {', '.join(unknown)}", "config")
+    config = kind.from_dict(known.config)
     config.num_channels = channels
     if known.family.mask == "config":
         config.use_mask_token = options.mask_token
@@ -53,7 +58,13 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
         arguments["add_pooling_layer"] = False
     if known.family.mask == "argument":
         arguments["use_mask_token"] = options.mask_token
-    model = getattr(transformers, known.family.model)(config, **arguments)
+    try:
+        model = getattr(transformers, known.family.model)(config, **arguments)
+    except (KeyError, ValueError, TypeError) as error:
+        where = options.weights or f"{known.type} from scratch"
+        raise DataError(
+            f"{where}: the config cannot be built: {error}", "weights" if options.weights else "config"
+        ) from None
     backbone = ADAPTERS[known.type](model, cls_of(known), prefix_of(known), arguments)
     plain = {key: value for key, value in config.to_dict().items() if key not in NOT_OPTIONS}
     backbone.options = attrs.evolve(
@@ -76,4 +87,5 @@ def take_weights(backbone: HuggingFaceBackbone, options: Hf, known: Known, chann
     folder = find_weights(options.weights, options.revision)
     theirs = known.config["num_channels"]
     text = backbone.take(folder, options.missing, None if theirs == channels else theirs)
-    return Start(options.weights, text, licence(folder))
+    hub = not Path(options.weights).expanduser().is_dir()
+    return Start(options.weights if hub else folder.name, text, licence(folder), hub)

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from dinomx_core.builtin.plugin import Knn
+from dinomx_core.errors import DataError
 from dinomx_core.training.build import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import summaries
@@ -29,6 +30,8 @@ class KnnEvaluator(Evaluator):
         bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
         truth = self.bank_number[truth]
         ks = [k for k in self.options.k if k <= len(bank)]
+        if not ks:
+            raise DataError(f"only {len(bank)} images of the bank can be read, fewer than k = {min(self.options.k)}")
         right = dict.fromkeys(ks, 0)
         classes = int(max(labels.max(), truth.max())) + 1
         for first in range(0, len(queries), QUERIES_AT_ONCE):

@@ -32,12 +32,14 @@ class LinearEvaluator(Evaluator):
         truth = self.bank_number[truth]
         mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
         features, queries = (features - mean) / std, (queries - mean) / std
-        held = holdout(labels, o.holdout)
-        weights, biases = fit(features[~held], labels[~held], len(self.classes), o)
-        scores = torch.stack(
-            [balanced_accuracy((features[held] @ w + b).argmax(1), labels[held]) for w, b in zip(weights, biases)]
-        )
-        best = int(scores.argmax())
+        judging = holdout(labels, o.holdout)
+        training = ~judging
+        if not judging.any():  # one image a class: what it was trained on must choose
+            judging = training
+        weights, biases = fit(features[training], labels[training], len(self.classes), o)
+        judged, wanted = features[judging], labels[judging]
+        scores = [float(balanced_accuracy((judged @ w + b).argmax(1), wanted)) for w, b in zip(weights, biases)]
+        best = scores.index(max(scores))
         logits = queries @ weights[best] + biases[best]
         chosen = logits.argmax(1)
         return {
@@ -48,11 +50,12 @@ class LinearEvaluator(Evaluator):
 
 
 def holdout(labels: Tensor, share: float) -> Tensor:
-    """(M,) bool: `share` of each class, spread evenly over it and one at the least where the class has two or more images."""
+    """(M,) bool: `share` of each class, spread evenly over it, but one image at the least is held out and one is left, if there
+    are two."""
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
-        count = max(1, round(share * len(rows))) if len(rows) > 1 else 0
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
         held[rows[torch.linspace(0, len(rows) - 1, count).round().long()]] = True
     return held
 

@@ -50,14 +50,15 @@ def list_images(path: str) -> Listing:
     if not root.is_dir():
         raise DataError(f'"{path}" is a file; name the folder that holds the images', "path")
     found, others = [], 0
-    visited = set()
+    above: dict[str, frozenset[str]] = {}
     unread: list[str] = []
     for directory, folders, names in os.walk(root, followlinks=True, onerror=lambda e: unread.append(str(e.filename))):
         real = os.path.realpath(directory)
-        if real in visited:  # a link that leads back up
+        higher = above.get(os.path.dirname(directory), frozenset()) if directory != str(root) else frozenset()
+        if real in higher:  # a link that leads back up
             folders.clear()
             continue
-        visited.add(real)
+        above[directory] = higher | {real}
         below = "" if directory == str(root) else directory[len(str(root)) + 1 :] + os.sep
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
@@ -74,6 +75,9 @@ def list_images(path: str) -> Listing:
     tops = [file.partition(os.sep)[0] if os.sep in file else "" for file in found]
     classes = sorted(set(tops) - {""}) if all(tops) else []
     notes = [f"{others} files of other kinds are left out"] if others else []
+    if not all(tops) and any(tops):
+        beside = sum(not top for top in tops)
+        notes.append(f"{beside} images lie beside the sub-folders, so these are not classes and nothing has a label")
     if unread:
         notes.append(f"{len(unread)} sub-folders cannot be read and are left out: {', '.join(unread[:SHOWN])}")
     single = [name for name, count in Counter(tops).items() if count == 1] if classes else []

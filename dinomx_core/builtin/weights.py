@@ -67,6 +67,8 @@ def safetensors_header(file: Path) -> dict[str, tuple[int, ...]]:
         if end != size:
             raise ValueError(f"{size} bytes where the header announces {end}")
         return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except FileNotFoundError:
+        raise DataError(f"{file}: is missing; fetch or copy it again", "weights") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise DataError(f"{file}: not a whole safetensors file ({error}); fetch or copy it again", "weights") from None
 
@@ -76,7 +78,12 @@ def tensors_of_folder(folder: Path) -> dict[str, tuple[int, ...]]:
     if (folder / WEIGHTS).is_file():
         return safetensors_header(folder / WEIGHTS)
     if (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        listed = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
+            raise DataError(
+                f"{folder / INDEX}: has no weight_map of tensors to files; fetch or copy it again", "weights"
+            )
+        shards = sorted(set(listed.values()))
         return {name: shape for shard in shards for name, shape in safetensors_header(folder / shard).items()}
     if pickles := [name for name in PICKLES if (folder / name).exists()]:
         raise DataError(

@@ -65,4 +65,6 @@ def changed_versions(plan: Plan, saved: dict[str, Any]) -> str:
     changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) not in (None, now[name])]
     if saved["device"] != plan.device:
         changed.append(f"device {saved['device']} -> {plan.device}")
+    if saved["env"]["cores"] != plan.env.cores and not plan.spec.run.threads:
+        changed.append(f"cores {saved['env']['cores']} -> {plan.env.cores} (run.threads fixes their number)")
     return ", ".join(changed)

@@ -16,7 +16,8 @@ def _lines(about: dict[str, Any], evaluations: list[dict[str, Any]]) -> Iterator
     yield "library_name: transformers"
     yield "pipeline_tag: image-feature-extraction"
     if start:
-        yield f"base_model: {start['weights']}"
+        if start["hub"]:
+            yield f"base_model: {start['weights']}"
         if start["licence"]:
             yield f"license: {start['licence']}"
     yield "tags:"
@@ -48,7 +49,11 @@ def _lines(about: dict[str, Any], evaluations: list[dict[str, Any]]) -> Iterator
     yield ""
     yield "## Training"
     yield ""
-    yield f"{run['steps']} steps of {run['batch_size']} images = {run['passes']:g} passes over the data, {run['precision']}."
+    of = "" if about["step"] == run["steps"] else f" of {run['steps']}"
+    yield (
+        f"{about['step']}{of} steps of {run['batch_size']} images (all {run['steps']} are {run['passes']:g} passes over the data), "
+        f"{run['precision']}; the network is the {about['network']}."
+    )
     yield ""
     yield f"```sh\n{run['command']}\n```"
     yield ""

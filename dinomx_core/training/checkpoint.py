@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,18 +25,37 @@ BEST = "best"
 
 
 def write_folder(place: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a draft folder, sync it, then move it to its place: a reader, or a crash, finds all of it or nothing."""
-    draft, old = (place.with_name(f".{place.name}.{what}") for what in ("draft", "old"))
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft.mkdir(parents=True)
-    write(draft)
-    for path in (*(p for p in draft.rglob("*") if p.is_file()), draft):
-        sync(path)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(draft, place)
-    sync(place.parent)
+    """Let `write` fill a draft folder, sync it, then move it to its place: a reader, or a crash, finds all of it or nothing.
+    Raises DataError when the place cannot be written to."""
+    recover(place)
+    draft, old = leftovers(place)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write(draft)
+        for path in (*(p for p in draft.rglob("*") if p.is_file()), draft):
+            sync(path)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(draft, place)
+        sync(place.parent)
+    except OSError as error:
+        raise DataError(f"{place}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def leftovers(place: Path) -> tuple[Path, Path]:
+    """Where a folder is drafted, and where the one it replaces waits for a moment."""
+    return place.with_name(f".{place.name}.draft"), place.with_name(f".{place.name}.old")
+
+
+def recover(place: Path) -> None:
+    """Undo what a crash between the two moves of `write_folder` left."""
+    _, old = leftovers(place)
+    if old.exists() and not place.exists():
+        os.replace(old, place)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -58,7 +78,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def fault_of(folder: Path) -> str:
-    """What is wrong with a checkpoint's files, or ""."""
+    """What is wrong with a checkpoint's files, or "". Raises DataError where the disk does not let them be read: they may be whole."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         for name, wanted in manifest["files"].items():
@@ -70,7 +90,11 @@ def fault_of(folder: Path) -> str:
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != wanted["sha256"]:
                     return f"{name} is not what was written (its SHA-256 differs)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     return ""
 
@@ -112,9 +136,21 @@ def save_checkpoint(parts: Parts, checkpoints: Path, step: int) -> None:
     write_folder(checkpoints / str(step), write)
     plan = parts.plan
     every = plan.lengths["checkpoint.keep_every"]
-    for old in steps_in(checkpoints)[plan.spec.checkpoint.keep_last :]:
+    earlier = [
+        other for other in steps_in(checkpoints) if other <= step
+    ]  # a later one was not whole, and is made again
+    for old in earlier[plan.spec.checkpoint.keep_last :]:
         if not every or old % every:
             shutil.rmtree(checkpoints / str(old))
+
+
+def clear_broken(checkpoints: Path, step: int) -> None:
+    """Take out what a run that goes on from `step` makes again: later checkpoints, none of them whole, and drafts."""
+    for place in list(checkpoints.iterdir()):
+        if place.name.startswith(".") and place.name.endswith(".old"):
+            recover(checkpoints / place.name[1:-4])
+        elif place.name.startswith(".") or (place.name.isdecimal() and int(place.name) > step):
+            shutil.rmtree(place)
 
 
 def modules_of(parts: Parts) -> dict[str, nn.Module]:
@@ -164,10 +200,15 @@ def optimizer_tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def save_best(parts: Parts, checkpoints: Path, step: int, figure: str, value: float) -> bool:
-    """Keep the teacher's backbone in `best/` if `value` is above that of the one there. Returns whether it was kept."""
+    """Keep the teacher's backbone in `best/` if `value` is above that of the one there, or of another figure. Returns whether."""
     place = checkpoints / BEST
-    if not fault_of(place) and json.loads((place / MANIFEST).read_text("utf-8"))["value"] >= value:
+    recover(place)
+    if not math.isfinite(value):
         return False
+    if not fault_of(place):
+        kept = json.loads((place / MANIFEST).read_text("utf-8"))
+        if kept["figure"] == figure and kept["value"] >= value:
+            return False
 
     def write(draft: Path) -> None:
         backbone = nn.ModuleDict({"backbone": parts.teacher.network.backbone})
@@ -182,7 +223,8 @@ def save_best(parts: Parts, checkpoints: Path, step: int, figure: str, value: fl
 def save_run_export(parts: Parts, folder: RunFolder) -> None:
     """The teacher's backbone, as the run ends, in `export/`."""
     backbone, evaluations = parts.teacher.network.backbone, folder.rows("evaluations")
-    write_folder(folder.export, lambda draft: write_export(draft, backbone, description(parts), evaluations))
+    about = {**description(parts), "network": "teacher", "step": parts.plan.steps}
+    write_folder(folder.export, lambda draft: write_export(draft, backbone, about, evaluations))
 
 
 def export_checkpoint(
@@ -199,13 +241,16 @@ def export_checkpoint(
     if fault := fault_of(place):
         raise DataError(f"{place}: {fault}; choose another checkpoint")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError([Problem(f"{out} holds something already; choose another", "--out")])
+        raise ConfigError([Problem(f"{out} holds something already; choose another")])
+    if place.parent.resolve() in out.resolve().parents:
+        raise ConfigError([Problem(f"{out} is among the run's checkpoints; choose another place")])
     model = Model.open(place, network, registry)
     step = json.loads((place / MANIFEST).read_text("utf-8"))["step"]
+    about = {**model.about, "network": network, "step": step}
     evaluations = [row for row in RunFolder(run_dir).rows("evaluations") if row["step"] <= step]
     differences: list[float | None] = []
     write_folder(
-        out.absolute(), lambda draft: differences.append(FORMATS[form](draft, model.backbone, model.about, evaluations))
+        out.absolute(), lambda draft: differences.append(FORMATS[form](draft, model.backbone, about, evaluations))
     )
     return {"folder": out, "checkpoint": place, "network": network, "step": step, "difference": differences[0]}
 

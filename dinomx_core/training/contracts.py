@@ -24,11 +24,13 @@ Scheduled = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Start:
-    """The weights that a backbone started from: their name, what to say of the loading, their licence where it is known."""
+    """The weights that a backbone started from: their name (of a model id, or of the folder alone), what to say of the loading,
+    their licence where it is known, and whether the name is a model id."""
 
     weights: str
     report: str
     licence: str = ""
+    hub: bool = False
 
 
 class Backbone(nn.Module, ABC):
@@ -232,6 +234,7 @@ class Encoder:
     preprocessing: Preprocessing
     device: torch.device
     encode: Callable[[Iterable[Item]], Tokens]
+    unreadable: Callable[[list[str], int], None]  # told what could not be read of so many images
     seen: dict[Any, Any] = field(default_factory=dict)  # features that evaluators of one round share
 
 

@@ -74,21 +74,32 @@ class Unreadable:
         self.known = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
 
     def add(self, faults: tuple[str, ...]) -> None:
-        """Note the faults of a batch. Raises DataError above the limit."""
+        """Note the faults of a batch, for whose images others stand in. Raises DataError above the limit."""
+        self._tell(faults, "left out, the next image stands in")
+        self._limit(self.known, self.count)
+
+    def evaluated(self, faults: list[str], count: int) -> None:
+        """Note the faults of an evaluation's set of `count` images. Raises DataError above the limit."""
+        self._tell(tuple(faults), "left out of an evaluation")
+        self._limit(set(faults), count)
+
+    def _tell(self, faults: tuple[str, ...], what: str) -> None:
         fresh = [fault for fault in dict.fromkeys(" ".join(f.split()) for f in faults) if fault not in self.known]
         for fault in fresh:
             self.known.add(fault)
             if len(self.known) <= SHOWN:
-                self.note(f"left out, the next image stands in: {fault}")
+                self.note(f"{what}: {fault}")
             if len(self.known) == SHOWN:
                 self.note(f"further unreadable images are named in {self.file} only")
         if fresh:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(f"{fault}\n" for fault in fresh)
-        if len(self.known) > self.share * self.count:
-            some = "; ".join(sorted(self.known)[:SHOWN])
+
+    def _limit(self, faults: set[str], count: int) -> None:
+        if len(faults) > self.share * count:
+            some = "; ".join(sorted(faults)[:SHOWN])
             raise DataError(
-                f"{len(self.known)} of {self.count} images cannot be read, more than loader.max_unreadable = {self.share:g} "
+                f"{len(faults)} of {count} images cannot be read, more than loader.max_unreadable = {self.share:g} "
                 f"allows: {some} (all of them in {self.file})"
             )
 

@@ -36,8 +36,9 @@ def embed_folder(
         raise DataError(f'tokens: expected one of {", ".join(TAKE)}, got "{tokens}"')
     if out.suffix not in WRITERS:
         raise DataError(f"{out}: expected a name that ends with {' or '.join(WRITERS)}")
-    if not out.absolute().parent.is_dir():
-        raise DataError(f"{out.absolute().parent}: there is no such folder to write to")
+    if not out.absolute().parent.is_dir() or out.is_dir():
+        what = "is a folder; name a file in it" if out.is_dir() else "there is no such folder to write to"
+        raise DataError(f"{out if out.is_dir() else out.absolute().parent}: {what}")
     dataset = ImageFolderData(ImageFolder(path=str(data), channels=3 if model.channels == 3 else 1))
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     faults: list[str] = []
@@ -57,7 +58,8 @@ def embed_folder(
     def finish(items: list[Item]) -> Batch:
         classes = dataset.listing.classes
         names = ["" if item.label is None else classes[item.label] for item in items]
-        return [item.id for item in items], names, TAKE[tokens](model.encode(items)).float().cpu().numpy()
+        ids = [os.fsencode(item.id).decode("utf-8", "backslashreplace") for item in items]  # not every name is UTF-8
+        return ids, names, TAKE[tokens](model.encode(items)).float().cpu().numpy()
 
     draft = out.with_name(f".{out.stem}.draft{out.suffix}")
     try:
@@ -65,6 +67,8 @@ def embed_folder(
         if not shape:
             raise DataError(f'none of the {len(dataset)} images in "{data}" can be read; the first: {faults[0]}')
         os.replace(draft, out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
         draft.unlink(missing_ok=True)
     return {"images": len(dataset) - len(faults), "shape": shape, "unreadable": faults}

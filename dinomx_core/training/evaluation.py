@@ -8,7 +8,7 @@ import torch
 
 from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import DataError
+from dinomx_core.errors import DataError, TrainingError
 from dinomx_core.training.build import Parts
 from dinomx_core.training.contracts import Backbone, Dataset, Encoder
 from dinomx_core.training.flow import Item, Tokens
@@ -27,7 +27,12 @@ def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
     return normalise(to_float(image[:, top : top + how.crop, left : left + how.crop]), how.mean, how.std)
 
 
-def make_encoder(backbone: Backbone, how: Preprocessing, device: torch.device) -> Encoder:
+def make_encoder(
+    backbone: Backbone,
+    how: Preprocessing,
+    device: torch.device,
+    unreadable: Callable[[list[str], int], None] = lambda faults, count: None,
+) -> Encoder:
     """A backbone in evaluation mode, float32, without gradients."""
 
     def encode(items: Iterable[Item]) -> Tokens:
@@ -40,16 +45,16 @@ def make_encoder(backbone: Backbone, how: Preprocessing, device: torch.device) -
         finally:
             backbone.train(training)
 
-    return Encoder(backbone, how, device, encode)
+    return Encoder(backbone, how, device, encode, unreadable)
 
 
-def evaluate(parts: Parts, labels: Iterable[str]) -> dict[str, float]:
-    """Measure the teacher with some of the run's evaluators: figures as "label/figure". The run's random state is put back
-    afterwards."""
+def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str], int], None]) -> dict[str, float]:
+    """Measure the teacher with some of the run's evaluators: figures as "label/figure". `unreadable` is told what could not be
+    read of so many images. The run's random state is put back afterwards."""
     devices = [parts.device] if parts.device.type == "cuda" else []
     figures: dict[str, float] = {}
     with torch.random.fork_rng(devices=devices):
-        encoder = make_encoder(parts.teacher.network.backbone, parts.plan.preprocessing, parts.device)
+        encoder = make_encoder(parts.teacher.network.backbone, parts.plan.preprocessing, parts.device, unreadable)
         for label in labels:
             found = parts.evaluators[label].evaluate(encoder)
             figures.update({f"{label}/{name}": value for name, value in found.items()})
@@ -105,6 +110,12 @@ def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.
         if len(batch) == batch_size:
             flush()
     flush()
+    encoder.unreadable(faults, len(data))
     if not labels:
         raise DataError(f"none of {len(data)} images can be read" + (f"; the first: {faults[0]}" if faults else ""))
-    return torch.cat(features), torch.tensor(labels)
+    result = torch.cat(features)
+    if not bool(torch.isfinite(result).all()):
+        raise TrainingError(
+            "the model's features are not finite: it has diverged; lower optimizer.lr or train in float32"
+        )
+    return result, torch.tensor(labels)

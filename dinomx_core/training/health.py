@@ -179,7 +179,7 @@ class Health:
     def _worse(self, step: int, figures: dict[str, float]) -> Iterator[Verdict]:
         for name, value in figures.items():
             start = self.start.get(name)
-            if start is None:
+            if start is None or value is None:  # a figure that was not finite is written as null
                 continue
             self.worse[name] = self.worse.get(name, 0) + 1 if value < start - WORSE * abs(start) else 0
             if self.worse[name] >= 2 or (self.worse[name] and step == self.steps):
@@ -202,7 +202,7 @@ def look_at(rows: list[dict[str, Any]]) -> Look:
         return {key[: -len(end) - 1]: mean(key) for key in rows[-1] if key.endswith(f"/{end}")}
 
     end = rows[-1]
-    entropy, used = labelled("teacher_entropy"), labelled("prototypes")
-    return Look(
-        end["step"], mean("loss"), mean("gradient_norm"), entropy, used, end["effective_rank"], end["feature_std"]
-    )
+    entropy, used, kl = (labelled(name) for name in ("teacher_entropy", "prototypes", "kl"))
+    # The loss of a run with prototypes rises while its teacher's entropy does; what is left to learn is the KL alone.
+    missed = sum(kl.values()) if kl else mean("loss")
+    return Look(end["step"], missed, mean("gradient_norm"), entropy, used, end["effective_rank"], end["feature_std"])

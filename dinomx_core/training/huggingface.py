@@ -147,7 +147,7 @@ class HuggingFaceBackbone(Backbone):
                 "weights",
             )
         self.model.load_state_dict({name: theirs[name] for name in fit}, strict=False)
-        text = f"{len(fit)}/{len(ours)} tensors loaded from {folder}"
+        text = f"{len(fit)}/{len(ours)} tensors loaded"
         if allowed:
             text += f"; fresh, as `missing` allows: {', '.join(sorted(allowed))}"
         if left:
@@ -262,7 +262,7 @@ class ClipBackbone(HuggingFaceBackbone):
             assert self.mask_token is not None, "the plan lets no masks through without a mask token"
             x = torch.where(mask.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         if self.has_cls:
-            x = torch.cat([parts.class_embedding.expand(len(x), 1, -1).to(x.dtype), x], 1)
+            x = torch.cat([parts.class_embedding.expand(x.shape[0], 1, -1).to(x.dtype), x], 1)
         x = x + parts.interpolate_pos_encoding(x, *pixels.shape[-2:])
         x = self.model.pre_layrnorm(x) if self.has_cls else x
         return Hidden(x, self.prefix, self.grid(pixels), {"attention_mask": None})

@@ -45,6 +45,8 @@ def from_pillow(image: Image.Image) -> torch.Tensor:
         return to_tensor(np.asarray(image).astype(np.uint16))
     if image.mode in ("I", "F"):
         pixels = np.array(image)
+        if not np.isfinite(pixels).all():
+            raise DataError("holds pixels that are not finite numbers")
         if pixels.size and (pixels.min() < 0 or pixels.max() > (65535 if image.mode == "I" else 1)):
             raise DataError(
                 f"32-bit pixels from {pixels.min()} to {pixels.max()} have no declared range; "

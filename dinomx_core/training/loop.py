@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.errors import DinomxError, Stopped, TrainingError
+from dinomx_core.errors import ConfigError, DinomxError, Problem, Stopped, TrainingError
 from dinomx_core.progress import Progress
 from dinomx_core.training.build import Parts
 from dinomx_core.training.checkpoint import save_best, save_checkpoint
@@ -38,7 +38,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
     with contextlib.closing(iter_views(loader, parts.device, unreadable.add)) as stream:
         for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
-            tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, step))
+            tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, step))
 
             # the step
             started = time.perf_counter()
@@ -54,10 +54,19 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
             # once in a while, and when told to stop: save
             done, reason = step + 1, stop.reason
             if reason or done == plan.steps or is_due(done, plan.lengths["checkpoint.every"]):
+                check_finite(parts, done)
                 save_checkpoint(parts, folder.checkpoints, done)
             if reason and done < plan.steps:
                 raise Stopped(f"{reason} after step {done} of {plan.steps}; saved, and `--resume` goes on from there")
-    tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, plan.steps))
+    tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, plan.steps))
+
+
+def check_finite(parts: Parts, done: int) -> None:
+    """Raise TrainingError where a step left weights that are not finite: they must not take a good checkpoint's place."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parts.student.parameters()):
+        raise TrainingError(
+            f"step {done - 1}: it left weights that are not finite; lower optimizer.lr, lengthen its warm-up, or train in float32"
+        )
 
 
 def is_due(step: int, every: int) -> bool:
@@ -157,7 +166,9 @@ def scope(values: dict[str, float], prefix: str) -> dict[str, float]:
     return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
 
 
-def evaluate_due(parts: Parts, folder: RunFolder, progress: Progress, health: Health, step: int) -> list[Verdict]:
+def evaluate_due(
+    parts: Parts, folder: RunFolder, progress: Progress, health: Health, unreadable: Unreadable, step: int
+) -> list[Verdict]:
     """Run the evaluators whose turn it is; the start and the end are always measured. Returns what health says to it."""
     plan, started = parts.plan, time.perf_counter()
     due = [
@@ -167,10 +178,13 @@ def evaluate_due(parts: Parts, folder: RunFolder, progress: Progress, health: He
     ]
     if not due:
         return []
-    figures = evaluate(parts, due)
+    figures = evaluate(parts, due, unreadable.evaluated)
     folder.write("evaluations", {"step": step, **figures, "seconds": time.perf_counter() - started})
     progress.evaluated(step, figures)
     best = plan.spec.checkpoint.keep_best
+    if best.partition("/")[0] in due and best not in figures:
+        there = ", ".join(name for name in figures if name.startswith(best.partition("/")[0]))
+        raise ConfigError([Problem(f'there is no figure "{best}"; there are: {there}', "checkpoint.keep_best")])
     if best in figures:
         save_best(parts, folder.checkpoints, step, best, figures[best])
     return health.evaluated(step, figures)

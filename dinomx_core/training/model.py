@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cattrs
 import numpy as np
 import torch
 from PIL import Image
@@ -37,16 +38,18 @@ class Model:
     @classmethod
     def open(cls, folder: Path, network: str, registry: Registry) -> "Model":
         """Rebuild the backbone of an export or a checkpoint (`network`: "teacher" or "student") and load its weights."""
-        about = json.loads((folder / "dinomx.json").read_text("utf-8"))
-        component = registry.find("backbone", about["backbone"]["name"])
-        options = make_converter(registry).structure(about["backbone"]["options"], component.options)
-        channels, image_size = about["channels"], about["image_size"]
+        try:
+            about = json.loads((folder / "dinomx.json").read_text("utf-8"))
+            component = registry.find("backbone", about["backbone"]["name"])
+            options = make_converter(registry).structure(about["backbone"]["options"], component.options)
+            channels, image_size, how = about["channels"], about["image_size"], about["preprocessing"]
+        except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+            raise DataError(f"{folder / 'dinomx.json'}: cannot be read ({type(error).__name__}: {error})") from None
         backbone = attribute(component)(options, component.shape(options, channels, image_size), image_size)
         if (folder / "manifest.json").exists():
             take_from_checkpoint(backbone, folder, network)
         else:
             backbone.load(folder)
-        how = about["preprocessing"]
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
         return cls(backbone, preprocessing, channels, about)
 

@@ -70,7 +70,7 @@ class ViTBackbone(HuggingFaceBackbone):
         patches = parts.patch_embeddings(pixels)
         if mask is not None:
             patches = torch.where(mask.unsqueeze(-1), parts.mask_token.to(patches.dtype), patches)
-        x = torch.cat([parts.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], 1)
+        x = torch.cat([parts.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], 1)
         _, height, width = self.grid(pixels)
         return Hidden(x + self.offset_positions(height, width), self.prefix, self.grid(pixels))
 
