@@ -92,8 +92,10 @@ def _evaluation(evaluations: list[dict[str, Any]]) -> Iterator[str]:
         yield "None was made."
         return
     first, last = evaluations[0], evaluations[-1]
-    yield f"| figure | step {first['step']} | step {last['step']} |"
-    yield "|---|---|---|"
+    shown = [first] if first is last else [first, last]
+    steps = " | ".join(f"step {row['step']}" for row in shown)
+    yield f"| figure | {steps} |"
+    yield f"|---|{'---|' * len(shown)}"
     for name in names:
-        cells = (row.get(name) for row in (first, last))
+        cells = (row.get(name) for row in shown)
         yield f"| {name} | {' | '.join('' if cell is None else f'{cell:.4g}' for cell in cells)} |"
