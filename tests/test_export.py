@@ -129,6 +129,7 @@ def test_every_family_goes_to_onnx(model_folder, tmp_path, family):
     assert write_onnx(tmp_path, backbone, ABOUT, []) < 1e-4
 
 
+@pytest.mark.slow
 def test_onnx_gives_torchs_features(toy, image_folder, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     _, result = run_on(toy, image_folder)
@@ -160,6 +161,7 @@ def test_parquet_holds_what_npz_holds(toy, image_folder, tmp_path, tokens):
     assert np.array_equal(np.array(table["embedding"].to_pylist(), dtype=np.float32), found["embeddings"])
 
 
+@pytest.mark.slow
 def test_embed_takes_a_config_and_names_what_cannot_be_read(toy, image_folder, tmp_path, model_folder):
     (image_folder / "dogs" / "2.png").write_bytes(b"no image")
     config = toy(

@@ -87,6 +87,7 @@ def test_a_signal_saves_and_leaves_and_resume_goes_on_bit_by_bit(toy, number):
     assert_same(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_crash_between_checkpoints_repeats_the_steps_since_the_last(toy):
     whole = api.run(config_of(toy, "whole", run={"precision": "bf16", "accumulation": 2})).folder
     with pytest.raises(MemoryError):
@@ -98,6 +99,7 @@ def test_a_crash_between_checkpoints_repeats_the_steps_since_the_last(toy):
     assert_same(whole, cut)
 
 
+@pytest.mark.slow
 def test_the_loss_scale_of_fp16_goes_on_too(toy):
     whole = api.run(config_of(toy, "whole", run={"precision": "fp16", "steps": 24})).folder
     with pytest.raises(Stopped):
@@ -108,6 +110,7 @@ def test_the_loss_scale_of_fp16_goes_on_too(toy):
     assert states[0] == states[1] and states[0]["scaler"]
 
 
+@pytest.mark.slow
 def test_max_hours_saves_and_leaves(toy):
     with pytest.raises(Stopped, match=r"run.max_hours = 1e-06 after step 1 of 10; saved"):
         api.run(config_of(toy, "cut", run={"max_hours": 1e-6}))
@@ -120,6 +123,7 @@ def test_resume_starts_where_there_is_nothing(toy):
     assert len(rows(first.folder / "metrics.jsonl")) == 10
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(toy):
     whole = api.run(config_of(toy, "whole")).folder
     for fault in ("truncated", "changed", "missing", "no manifest"):
@@ -186,6 +190,7 @@ def test_a_changed_config_is_refused_naming_the_keys(toy):
     assert all(line.split(": ")[1].startswith(("head.dino", "optimizer.")) for line in lines)
 
 
+@pytest.mark.slow
 def test_what_may_change_may_change(toy):
     whole = api.run(config_of(toy, "whole")).folder
     with pytest.raises(Stopped):
@@ -235,6 +240,7 @@ def test_more_images_than_the_run_began_with_are_refused(toy, image_folder):
         api.run(toy(**data), resume=True)
 
 
+@pytest.mark.slow
 def test_a_row_cut_short_by_a_crash_is_left_out(toy):
     whole = api.run(config_of(toy, "whole")).folder
     with pytest.raises(Stopped):
@@ -264,6 +270,7 @@ def command(config, tmp_path):
     return [sys.executable, "-c", code, "run", str(tmp_path / "c.toml"), "--resume", "--quiet"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_every_process_of_the_job_saves_and_leaves(toy, tmp_path):
     config = config_of(toy, "run", run={"steps": 4000}, loader={"workers": 2})
     config["checkpoint"] = {"every": "100%"}
