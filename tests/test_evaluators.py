@@ -139,6 +139,22 @@ def test_images_that_cannot_be_read_are_named_and_limited_in_evaluations_too(toy
         api.run({**config, "loader": {"workers": 0, "max_unreadable": 1.0}}, overwrite=True)
 
 
+def test_what_an_evaluation_cannot_read_does_not_count_against_the_training_images(toy, tmp_path, image_folder):
+    bank, query = (
+        classes_on_disk(tmp_path / "bank", cats=9, dogs=9),
+        classes_on_disk(tmp_path / "query", cats=60, dogs=60),
+    )
+    for number in range(3):
+        (tmp_path / "query" / "cats" / f"{number}.png").write_bytes(b"no image")
+    config = toy(
+        data={"name": "image-folder", "path": str(image_folder), "channels": 1, "split": None},
+        evaluate={"knn": {"every": 1, "k": [1], "bank": bank, "query": query}},
+        loader={"max_unreadable": 0.1},  # 3 of 120 are fewer, 3 of the 12 training images would be more
+    )
+    folder = api.run(config).folder
+    assert len((folder / "unreadable.txt").read_text().splitlines()) == 3
+
+
 def test_one_image_a_class_and_large_holdouts_still_give_figures(toy, tmp_path):
     few, query = classes_on_disk(tmp_path / "few", cats=1, dogs=1), classes_on_disk(tmp_path / "query", cats=2, dogs=2)
     figures = api.run(toy(run={"steps": 1}, evaluate={"linear": {"bank": few, "query": query}})).figures

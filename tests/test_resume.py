@@ -221,6 +221,14 @@ def test_more_steps_go_on_where_schedules_have_their_lengths_in_steps(toy):
     assert "changes teacher.momentum: give its decay in steps (teacher.momentum.decay = 6 is what" in str(caught.value)
 
 
+def test_how_often_is_evaluated_may_change_and_a_plugins_own_every_may_not():
+    from dinomx_core.planning.resume import FREE
+
+    assert FREE.fullmatch("evaluate.knn.every") and FREE.fullmatch("log.every") and FREE.fullmatch("loader.workers")
+    for key in ("loss.gram.every", "strategy.freeze.every", "loader.shuffle", "evaluate.knn.k", "run.batch_size"):
+        assert not FREE.fullmatch(key), key
+
+
 def test_more_images_than_the_run_began_with_are_refused(toy, image_folder):
     data = {
         "data": {"name": "image-folder", "path": str(image_folder), "split": None},

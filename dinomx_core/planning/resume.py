@@ -9,9 +9,9 @@ from dinomx_core.planning.plan import Plan
 
 # What may change between two parts of a run: none of it alters what a step computes.
 FREE = re.compile(
-    r"run\.(out|name|max_hours|steps)|log\..*|checkpoint\..*|health\..*|loader\.(workers|prefetch|max_unreadable)|.*\.every"
+    r"run\.(out|name|max_hours|steps)|log\..*|checkpoint\..*|health\..*|loader\.(workers|prefetch|max_unreadable)"
+    r"|evaluate\.[^.]+\.every"
 )
-NOT_LENGTHS = re.compile(r"(log|checkpoint|health|evaluate)\..*")
 
 
 def differences(plan: Plan, saved: dict[str, Any], place: str) -> list[Problem]:
@@ -49,7 +49,7 @@ def _differences(plan: Plan, saved: dict[str, Any], place: str) -> Iterator[Prob
     for key, length in now["lengths"].items():
         old = saved["lengths"].get(key)
         scheduled = key.rpartition(".")[0] in now["schedules"]
-        if old != length and not scheduled and not FREE.fullmatch(key) and not NOT_LENGTHS.fullmatch(key):
+        if old != length and not scheduled and not FREE.fullmatch(key):
             yield Problem(
                 f"another number of steps changes {key} from {old} to {length}: give it in steps", "run.steps"
             )

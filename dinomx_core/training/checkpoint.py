@@ -136,9 +136,8 @@ def save_checkpoint(parts: Parts, checkpoints: Path, step: int) -> None:
     write_folder(checkpoints / str(step), write)
     plan = parts.plan
     every = plan.lengths["checkpoint.keep_every"]
-    earlier = [
-        other for other in steps_in(checkpoints) if other <= step
-    ]  # a later one was not whole, and is made again
+    # A later one was not whole, and is made again: it must not count.
+    earlier = [other for other in steps_in(checkpoints) if other <= step]
     for old in earlier[plan.spec.checkpoint.keep_last :]:
         if not every or old % every:
             shutil.rmtree(checkpoints / str(old))
@@ -176,7 +175,8 @@ def load_checkpoint(parts: Parts, folder: Path) -> None:
                 }
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: does not fit this run: {str(error).strip().partition(chr(10))[0]}") from None
-    parts.optimizer.scaler.load_state_dict(state["scaler"]) if state["scaler"] else None
+    if state["scaler"]:
+        parts.optimizer.scaler.load_state_dict(state["scaler"])
     parts.optimizer.left_out = state["left_out"]
 
 

@@ -22,6 +22,7 @@ from dinomx_core.training.streams import Stream, seed_of
 Sample = tuple[dict[str, list[Crop]], int, int, tuple[str, ...]]  # crops by view, label or -1, index, unreadable images
 TRIES = 100  # images in a row that may be unreadable
 SHOWN = 3  # unreadable images that are told one by one
+ELSEWHERE = " (in an evaluation)"  # ends the lines of images that are not, or not only, the training's
 
 
 class Positions:
@@ -76,11 +77,11 @@ class Unreadable:
     def add(self, faults: tuple[str, ...]) -> None:
         """Note the faults of a batch, for whose images others stand in. Raises DataError above the limit."""
         self._tell(faults, "left out, the next image stands in")
-        self._limit(self.known, self.count)
+        self._limit({fault for fault in self.known if not fault.endswith(ELSEWHERE)}, self.count)
 
     def evaluated(self, faults: list[str], count: int) -> None:
         """Note the faults of an evaluation's set of `count` images. Raises DataError above the limit."""
-        self._tell(tuple(faults), "left out of an evaluation")
+        self._tell(tuple(fault + ELSEWHERE for fault in faults), "left out")
         self._limit(set(faults), count)
 
     def _tell(self, faults: tuple[str, ...], what: str) -> None:

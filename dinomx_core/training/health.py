@@ -1,6 +1,7 @@
 """Is the run healthy? Figures about teacher and features, and verdicts in words, each with a remedy."""
 
 import math
+from bisect import insort
 from collections.abc import Iterator
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -95,6 +96,8 @@ class Health:
         self.looks: list[Look] = []
         self.called: set[str] = set()
         self.since: list[dict[str, Any]] = []
+        self.best_rank = 0.0  # the largest median of HELD looks in succession
+        self.gradients: list[float] = []  # of all looks but the last HELD, sorted
         self.start: dict[str, float] = {}
         self.worse: dict[str, int] = {}
 
@@ -105,6 +108,10 @@ class Health:
             return []
         self.looks.append(look_at(self.since))
         self.since = []
+        if len(self.looks) >= HELD:
+            self.best_rank = max(self.best_rank, median(look.rank for look in self.looks[-HELD:]))
+        if len(self.looks) > HELD:
+            insort(self.gradients, self.looks[-HELD - 1].gradient)
         return self._new(self._judge())
 
     def evaluated(self, step: int, figures: dict[str, float]) -> list[Verdict]:
@@ -122,8 +129,7 @@ class Health:
         looks, last = self.looks, self.looks[-HELD:]
         if len(looks) > GRACE:
             yield from self._collapsed(last)
-            best = max(median(look.rank for look in looks[i : i + HELD]) for i in range(len(looks) - HELD + 1))
-            now = max(look.rank for look in last)
+            best, now = self.best_rank, max(look.rank for look in last)
             if now < RANK_LOST * best or now < RANK_NONE:
                 yield Verdict(
                     "rank falling", looks[-1].step,
@@ -133,7 +139,7 @@ class Health:
                 )  # fmt: skip
         if len(looks) > GRACE + 2 * HELD:
             first = median(look.missed for look in looks[GRACE : GRACE + HELD])
-            usual = median(look.gradient for look in looks[:-HELD])
+            usual = self.gradients[len(self.gradients) // 2]
             missed, gradient = min(look.missed for look in last), min(look.gradient for look in last)
             if missed > GROWN * first > 0 or gradient > GRADIENT_GROWN * usual > 0:
                 yield Verdict(
