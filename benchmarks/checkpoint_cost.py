@@ -12,8 +12,8 @@ from statistics import median
 import dinomx_core
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import fault_of, load_checkpoint, save_checkpoint
-from dinomx_core.training.data import MicroBatches, TrainingImages, make_loader
-from dinomx_core.training.loop import iter_views, train_step
+from dinomx_core.training.data import MicroBatches, make_loader
+from dinomx_core.training.loop import iter_views, make_images, train_step
 
 SIZES = {"ViT-Ti": (192, 3), "ViT-S": (384, 6), "ViT-B": (768, 12)}
 ROUNDS = 3
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
             }
         )
         parts = build(plan)
-        images = TrainingImages(parts.data, parts.augmentation, 0, True)
+        images = make_images(parts)
         loader = make_loader(images, MicroBatches(plan.batch, 0, 0, 1), plan.spec.loader, False)
         train_step(parts, iter_views(loader, parts.device, lambda faults: None), 0)  # so that there are moments
         writes, reads = [], []

@@ -17,8 +17,8 @@ import torch
 from dinomx_core import api
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.training.build import build
-from dinomx_core.training.data import MicroBatches, TrainingImages, make_loader
-from dinomx_core.training.loop import AUTOCAST, iter_views, train_step
+from dinomx_core.training.data import MicroBatches, make_loader
+from dinomx_core.training.loop import AUTOCAST, iter_views, make_images, train_step
 
 BLOCK, ROUNDS, WARMUP = 5, 8, 3
 
@@ -26,7 +26,7 @@ BLOCK, ROUNDS, WARMUP = 5, 8, 3
 def stream_of(parts, steps):
     """A loader of its own, as the run makes it."""
     spec = parts.plan.spec
-    images = TrainingImages(parts.data, parts.augmentation, spec.run.seed, spec.loader.shuffle)
+    images = make_images(parts)
     return iter_views(
         make_loader(images, MicroBatches(parts.plan.batch, 0, 0, steps), spec.loader, False), parts.device
     )

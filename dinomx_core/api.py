@@ -14,7 +14,8 @@ import attrs
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import discover
-from dinomx_core.errors import ConfigError, DataError, Problem
+from dinomx_core.errors import ConfigError, Problem
+from dinomx_core.folders import find_model, newest_whole
 from dinomx_core.planning import document
 from dinomx_core.planning.plan import Env, Plan
 from dinomx_core.planning.planner import make_plan
@@ -46,8 +47,25 @@ def plan(
     """Work a config out without running it.
 
     config: path of a TOML file, or its tables as a dict. overrides: "a.b=VALUE" texts. out: instead of `run.out`.
-    plugins: modules of declarations to use beside the installed plugins. Raises ConfigError with every problem found.
+    plugins: modules of declarations to use beside the installed plugins. Raises ConfigError with every problem found, and for a
+    config of several stages (see `plans`).
     """
+    made = plans(config, overrides=overrides, out=out, plugins=plugins, env=env)
+    if len(made) > 1:
+        names = ", ".join(stage.stage for stage in made)
+        raise ConfigError([Problem(f"has the stages {names}, each with a plan; use dinomx_core.plans", "stage")])
+    return made[0]
+
+
+def plans(
+    config: str | Path | dict[str, Any],
+    *,
+    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
+    plugins: Iterable[ModuleType] = (),
+    env: Env | None = None,
+) -> list[Plan]:
+    """The same for a config with or without stages: a plan a stage, in order, each starting from the one before it."""
     registry = discover(plugins)
     overrides = list(overrides)
     text = ""
@@ -58,18 +76,37 @@ def plan(
         text, stem = document.read_text(Path(config)), Path(config).stem
         command = shlex.join(["dinomx", "run", Path(config).name, *(w for o in overrides for w in ("--set", o))])
         parsed = document.parse(text, str(config))
+    text = to_toml(config) if isinstance(config, dict) else text
     settings = [*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else [])]
+    made: list[Plan] = []
+    problems: dict[Problem, list[str]] = {}
     loaded = document.load(parsed, registry, settings)
-    run_table = loaded.data.setdefault("run", {})
-    if isinstance(run_table, dict) and "name" not in run_table:
-        run_table["name"] = stem
-        loaded.places["run", "name"] = "default"
-    spec = to_spec(loaded, registry)
-    return make_plan(spec, loaded, env or Env.here(), to_toml(config) if isinstance(config, dict) else text, command)
+    for stage, tables in loaded.items():
+        run_table = tables.data.setdefault("run", {})
+        if isinstance(run_table, dict) and "name" not in run_table:
+            tables.data["run"] = {**run_table, "name": stem}
+            tables.places["run", "name"] = "default"
+        try:
+            spec = to_spec(tables, registry)
+            before = made[-1] if made else None
+            made.append(make_plan(spec, tables, env or Env.here(), registry, text, command, stage, before))
+        except ConfigError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(stage)
+    if problems:
+        raise ConfigError([in_stages(problem, found, loaded) for problem, found in problems.items()])
+    return made
+
+
+def in_stages(problem: Problem, found: list[str], stages: Iterable[str]) -> Problem:
+    """A problem with the stages that have it, where not all do."""
+    if found == list(stages):
+        return problem
+    return attrs.evolve(problem, message=f"{problem.message} (stage {', '.join(found)})")
 
 
 def run(
-    config: str | Path | dict[str, Any] | Plan,
+    config: str | Path | dict[str, Any] | Plan | list[Plan],
     *,
     overrides: Iterable[str] = (),
     out: str | Path | None = None,
@@ -78,23 +115,37 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Train. Takes what `plan` takes, or a plan; `progress` watches (default: nobody).
+    """Train. Takes what `plan` takes, or a plan, or a plan a stage; `progress` watches (default: nobody). Returns what the last stage
+    leaves.
 
     resume: go on from the newest whole checkpoint of the run folder, or start where there is none. overwrite: delete a run of
     the same name. Raises ConfigError before anything is built, Stopped after saving when told to stop (a signal,
     `run.max_hours`), TrainingError when the run cannot go on.
     """
-    the_plan = config if isinstance(config, Plan) else plan(config, overrides=overrides, out=out, plugins=plugins)
+    if isinstance(config, Plan):
+        stages = [config]
+    else:
+        stages = config if isinstance(config, list) else plans(config, overrides=overrides, out=out, plugins=plugins)
     watcher = progress or Silent()
+    for stage in stages:
+        RunFolder.check(stage, overwrite or resume)
+    for stage in stages:
+        result = run_stage(stage, resume, watcher)
+    return result
+
+
+def run_stage(the_plan: Plan, resume: bool, watcher: Progress) -> Result:
+    """Train one plan; what is in its folder is gone on with or deleted."""
+    if the_plan.stage:
+        watcher.note(f"stage {the_plan.stage}")
     step = resume_step(the_plan, watcher) if resume else None
-    if step is None:
-        RunFolder.check(the_plan, overwrite or resume)
-    elif is_done(the_plan, step):
+    if step is not None and is_done(the_plan, step):
         watcher.note(f"done already: {step} steps")
         done = RunFolder(the_plan.run_dir)
         return Result(done.path, done.export, figures_of(done))
     from dinomx_core.training.build import build
-    from dinomx_core.training.checkpoint import clear_broken, load_checkpoint, save_run_export
+    from dinomx_core.training.checkpoint import clear_broken, load_checkpoint
+    from dinomx_core.training.export import save_run_export
     from dinomx_core.training.loop import train
     from dinomx_core.training.stopping import StopRequest
 
@@ -110,7 +161,7 @@ def run(
         watcher.start(the_plan)
         try:
             if parts.start and step is None:
-                watcher.note(f"backbone: {parts.start.weights}: {parts.start.report}")
+                watcher.note(f"start: {parts.start.weights}: {parts.start.report}")
             train(parts, folder, watcher, stop, step or 0)
             save_run_export(parts, folder)
         finally:
@@ -134,8 +185,6 @@ def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
         raise ConfigError([Problem(message, place=str(file))]) from None
     if problems:
         raise ConfigError(problems)
-    from dinomx_core.training.checkpoint import newest_whole
-
     step, notes = newest_whole(folder.checkpoints)
     if step is None and notes:
         remedy = "bring one back, or start anew with --overwrite"
@@ -170,7 +219,8 @@ def figures_of(folder: RunFolder) -> dict[str, float]:
 def load(path: str | Path, *, network: str = "teacher", plugins: Iterable[ModuleType] = ()) -> Model:
     """The model of an export, a run folder (its export, or its newest checkpoint while there is none) or a checkpoint.
 
-    network: "teacher" (the moving average) or "student", where a checkpoint is read. Raises DataError when there is no model.
+    network: "teacher" (the moving average) or "student", where a checkpoint is read. Raises DataError when there is no model,
+    ConfigError for another network.
     """
     if network not in ("teacher", "student"):
         raise ConfigError([Problem(f'expected teacher or student, got "{network}"', "network")])
@@ -178,22 +228,6 @@ def load(path: str | Path, *, network: str = "teacher", plugins: Iterable[Module
     from dinomx_core.training.model import Model
 
     return Model.open(place, network, discover(plugins))
-
-
-def find_model(path: Path, network: str) -> Path:
-    """The export or checkpoint that a path means; an export holds one network only. Raises DataError when it means none."""
-    candidates = [path, *([path / "export"] if network == "teacher" else [])]
-    if (path / "checkpoints").is_dir():
-        from dinomx_core.training.checkpoint import newest_whole
-
-        step, _ = newest_whole(path / "checkpoints")
-        candidates += [path / "checkpoints" / str(step)] if step is not None else []
-    for candidate in candidates:
-        if (candidate / "dinomx.json").is_file():
-            return candidate
-    raise DataError(
-        f"{path}: neither a run, nor a checkpoint, nor an export (no dinomx.json in it, nor in its export/)"
-    )
 
 
 def export(
@@ -210,7 +244,7 @@ def export(
     checkpoint: "last" (the newest whole one), "best", or a step. network: "teacher" or "student". format: "huggingface" or
     "onnx". Raises ConfigError for a checkpoint that is not there, or an `out` that holds something.
     """
-    from dinomx_core.training.checkpoint import export_checkpoint
+    from dinomx_core.training.export import export_checkpoint
 
     return export_checkpoint(Path(run_dir), Path(out), checkpoint, network, format, discover(plugins))
 

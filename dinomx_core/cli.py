@@ -50,10 +50,10 @@ def run(
     from dinomx_core import api
     from dinomx_core.progress import Silent, TextProgress
 
-    plan = api.plan(config, overrides=set_ or [], out=out)
-    for warning in plan.warnings:
+    plans = api.plans(config, overrides=set_ or [], out=out)
+    for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         typer.echo(f"warning: {warning}", err=True)
-    result = api.run(plan, overwrite=overwrite, resume=resume, progress=Silent() if quiet else TextProgress())
+    result = api.run(plans, overwrite=overwrite, resume=resume, progress=Silent() if quiet else TextProgress())
     typer.echo(f"run folder   {result.folder}")
     typer.echo(f"load it      dinomx_core.load({str(result.folder)!r})")
     typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r})")
@@ -65,8 +65,12 @@ def plan(config: Config, set_: Settings = None, out: Out = None, json_: AsJson =
     from dinomx_core import api
     from dinomx_core.planning.show import lines
 
-    made = api.plan(config, overrides=set_ or [], out=out)
-    typer.echo(json.dumps(made.to_json(), indent=1) if json_ else "\n".join(lines(made)))
+    made = api.plans(config, overrides=set_ or [], out=out)
+    if json_:
+        stages = {plan.stage: plan.to_json() for plan in made}
+        typer.echo(json.dumps(stages if made[0].stage else stages[""], indent=1))
+    else:
+        typer.echo("\n\n".join("\n".join(lines(plan)) for plan in made))
 
 
 @app.command()

@@ -50,7 +50,7 @@ def test_two_losses_share_one_forward_pass_and_have_weights(toy):
 
 def test_losses_that_need_masks_are_refused_where_nobody_makes_them(toy):
     with pytest.raises(
-        ConfigError, match='loss.predict: needs patch masks of the view "global", which the augmentation does not make'
+        ConfigError, match='loss.predict: needs patch masks of the view "global", which nobody makes; add'
     ):
         api.plan(toy(loss={"predict": {}}), plugins=[toy_objectives])
 
@@ -81,12 +81,13 @@ def test_requests_of_one_view_run_the_backbone_once(toy, monkeypatch):
         "embed",
         lambda p, m=None, f=parts.student.backbone.embed: calls.append(p.shape) or f(p, m),
     )
-    from dinomx_core.training.data import TrainingImages, collate
+    from dinomx_core.training.data import collate
+    from dinomx_core.training.loop import make_images
 
-    images = TrainingImages(parts.data, parts.augmentation, 0, True)
+    images = make_images(parts)
     views = collate([images[p] for p in range(3)])
     requests = [
-        Request("student", "global"),
+        Request("student", "global", select="all"),
         Request("student", "global", head="dino"),
         Request("student", "local", head="dino"),
     ]

@@ -10,8 +10,9 @@ from transformers import AutoModel
 
 from dinomx_core import ConfigError, DataError, TrainingError, api
 from dinomx_core.training.build import build
-from dinomx_core.training.data import MicroBatches, TrainingImages, collate, make_loader
+from dinomx_core.training.data import MicroBatches, collate, make_loader
 from dinomx_core.training.evaluation import preprocess
+from dinomx_core.training.loop import make_images
 from tests.conftest import rows
 
 TIMINGS = ("seconds", "data_seconds", "images_per_second")
@@ -166,7 +167,7 @@ def test_a_used_run_folder_is_refused_and_overwritten_only_on_request(toy, tmp_p
 def test_every_image_is_seen_once_a_pass(toy):
     the_plan = api.plan(toy(run={"steps": "1 passes"}, data={"split": "test"}))
     parts = build(the_plan)
-    images = TrainingImages(parts.data, parts.augmentation, 0, shuffle=True)
+    images = make_images(parts)
     batches = MicroBatches(the_plan.batch, 0, 0, the_plan.steps)
     seen = [int(i) for views in make_loader(images, batches, the_plan.spec.loader, False) for i in views.index][:359]
     assert sorted(seen) == list(range(359)) and seen != list(range(359))
@@ -177,7 +178,7 @@ def test_every_image_is_seen_once_a_pass(toy):
 def test_batches_are_view_major_and_say_where_crops_came_from(toy):
     the_plan = api.plan(toy())
     parts = build(the_plan)
-    images = TrainingImages(parts.data, parts.augmentation, 0, shuffle=True)
+    images = make_images(parts)
     views = collate([images[p] for p in range(8)])
     assert views.pixels["global"].shape == (2, 8, 1, 16, 16) and views.pixels["local"].shape == (2, 8, 1, 8, 8)
     assert views.boxes["local"].shape == (2, 8, 4)

@@ -59,7 +59,7 @@ def dinomx_losses():
         ROOT + "PredictLoss",
         requests=lambda o: [
             Request("student", "global", masking="replace", head=o.head, select="patches"),
-            Request("teacher", "global", layers=o.layers),
+            Request("teacher", "global", select="all", layers=o.layers),
         ],
     )
 

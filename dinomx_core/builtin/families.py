@@ -6,6 +6,7 @@ from typing import Any, Literal
 import attrs
 
 from dinomx_core.builtin import weights as files
+from dinomx_core.builtin.reference import Reference, understand
 from dinomx_core.declare.components import BackboneShape
 from dinomx_core.declare.values import below_one, not_negative, option
 from dinomx_core.errors import DataError
@@ -15,15 +16,22 @@ from dinomx_core.errors import DataError
 class Family:
     """One family of models: class names in transformers, tokens before the patches, and its config's defaults.
 
-    `positioned`: tokens beside the patches that have a row in the position table. `mask`: how it is given a mask token.
-    `nested`: the type of a config that holds this family's config as "vision_config".
+    `cls`: has a class token; `extra`: further tokens before the patches, registers aside. `table`: has a position table;
+    `positioned`: its rows beside the patches'. `mask`: how it is given a mask token. `pooler`: is told to have none.
+    `branches`: its blocks are the two scaled residual branches of DINOv2, whose drop path may leave out images, and whose
+    positions may be interpolated with an offset. `nested`: the type of a config that holds this family's as "vision_config".
     """
 
     model: str
     config: str
+    cls: bool = True
+    extra: int = 0
+    table: bool = True
     positioned: int = 1
     mask: Literal["argument", "config", "always", "added"] = "argument"
+    pooler: bool = False
     layer_scale: bool = False
+    branches: bool = False
     drop_path: bool = True
     nested: str = ""
     defaults: dict[str, Any] = attrs.field(factory=dict)
@@ -34,27 +42,30 @@ BASE = {
     "patch_size": 16, "image_size": 224, "num_channels": 3,
 }  # fmt: skip
 FAMILIES: dict[str, Family] = {
-    "vit": Family("ViTModel", "ViTConfig", defaults=BASE),
-    "deit": Family("DeiTModel", "DeiTConfig", positioned=2, defaults=BASE),
-    "beit": Family("BeitModel", "BeitConfig", mask="config", defaults={**BASE, "layer_scale_init_value": 0.1}),
-    "ijepa": Family("IJepaModel", "IJepaConfig", positioned=0, defaults=BASE),
+    "vit": Family("ViTModel", "ViTConfig", pooler=True, defaults=BASE),
+    "deit": Family("DeiTModel", "DeiTConfig", extra=1, positioned=2, pooler=True, defaults=BASE),
+    "beit": Family(
+        "BeitModel", "BeitConfig", mask="config", pooler=True, defaults={**BASE, "layer_scale_init_value": 0.1}
+    ),
+    "ijepa": Family("IJepaModel", "IJepaConfig", cls=False, positioned=0, pooler=True, defaults=BASE),
     "dinov2": Family(
-        "Dinov2Model", "Dinov2Config", mask="config", layer_scale=True,
+        "Dinov2Model", "Dinov2Config", mask="config", layer_scale=True, branches=True,
         defaults={**BASE, "mlp_ratio": 4, "patch_size": 14},
     ),
     "dinov2_with_registers": Family(
-        "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", mask="always", layer_scale=True,
+        "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", mask="always", layer_scale=True, branches=True,
         defaults={**BASE, "mlp_ratio": 4, "num_register_tokens": 4},
     ),
     "dinov3_vit": Family(
-        "DINOv3ViTModel", "DINOv3ViTConfig", positioned=0, mask="always", layer_scale=True,
+        "DINOv3ViTModel", "DINOv3ViTConfig", table=False, mask="always", layer_scale=True, branches=True,
         defaults={
             **BASE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "key_bias": False,
             "num_register_tokens": 0,
         },
     ),
     "siglip_vision_model": Family(
-        "SiglipVisionModel", "SiglipVisionConfig", positioned=0, mask="added", drop_path=False, nested="siglip", defaults=BASE
+        "SiglipVisionModel", "SiglipVisionConfig", cls=False, positioned=0, mask="added", drop_path=False, nested="siglip",
+        defaults=BASE,
     ),
     "clip_vision_model": Family(
         "CLIPVisionModel", "CLIPVisionConfig", mask="added", drop_path=False, nested="clip",
@@ -68,7 +79,9 @@ class Hf:
     """Any Hugging Face vision transformer with patch tokens: a folder, a model id, or a family from scratch."""
 
     weights: str = option(
-        "", 'folder with config.json and model.safetensors, or a model id ("owner/name"); "": from scratch'
+        "",
+        "folder with config.json and model.safetensors, a checkpoint file of DINO, DINOv2, DINOv3 or timm, or a model id "
+        '("owner/name"); "": from scratch',
     )
     revision: str = option("", "branch, tag or commit of a model id")
     missing: list[str] = option([], 'tensors that the weights may lack, as patterns ("*mask_token"); they start fresh')
@@ -87,21 +100,32 @@ class Hf:
         0, "side of a patch in pixels; 0: as the weights or the family have it", check=not_negative
     )
     config: dict[str, Any] = option({}, "further keys of the family's config.json, from scratch")
+    positions: Literal["model", "offset"] = option(
+        "model",
+        "interpolation of the position table to other grids: as the transformers model has it, or by a scale with 0.1 added as "
+        "DINO's and DINOv2's code has it (dinov2 families)",
+    )
     mask_token: bool = option(False, "a learnt token for masked patches, where the family does not always have one")
     drop_path: float = option(0.0, "probability that a block's branches are skipped in training", check=below_one)
     drop_path_rule: Literal["linear", "uniform"] = option(
         "linear", "linear: grows from 0 at the first block to the whole at the last; uniform: the same at each"
     )
+    drop_path_subset: bool = option(
+        False,
+        "above 0.1, compute a branch for the images that keep it only, always the same share of the batch (DINOv2; dinov2 and "
+        "dinov3 families)",
+    )
 
 
 @attrs.frozen
 class Known:
-    """What `hf` options come to: the family, its whole config and the weights' folder."""
+    """What `hf` options come to: the family, its whole config, the weights' folder or file, and what is in such a file."""
 
     type: str
     family: Family
     config: dict[str, Any]
     folder: Path | None
+    reference: Reference | None = None
 
 
 def family_of(kind: Any, where: str, key: str) -> tuple[str, Family]:
@@ -128,20 +152,26 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
             name = "family" if options.family else "config"
             raise DataError("is for a model from scratch; the weights bring their own", name)
         folder = files.find_weights(options.weights, options.revision, only_config=True)
-        saved = files.read_json(folder / files.CONFIG)
-        kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
-        inner = saved.get("vision_config", saved) if family.nested else saved
-        config = plain_sizes({**family.defaults, **(inner or {})}, str(folder / files.CONFIG), "weights")
+        reference = None
+        if folder.is_file():
+            reference = understand(files.reference_shapes(folder), options.heads)
+            where, kind, family = folder, reference.type, FAMILIES[reference.type]
+            config = plain_sizes({**family.defaults, **reference.config}, str(where), "weights")
+        else:
+            where, saved = folder / files.CONFIG, files.read_json(folder / files.CONFIG)
+            kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
+            inner = saved.get("vision_config", saved) if family.nested else saved
+            config = plain_sizes({**family.defaults, **(inner or {})}, str(where), "weights")
         for key, (name, given) in sizes.items():
             if given and given != config[key]:
-                raise DataError(f"{given}, but the weights have {config[key]} ({folder / files.CONFIG})", name)
+                raise DataError(f"{given}, but the weights have {config[key]} ({where})", name)
         if config["num_channels"] != channels and options.other_channels == "refuse":
             raise DataError(
                 f"{folder}: made for {config['num_channels']} channels, the data have {channels}; "
                 'set other_channels = "average" or read the data with as many channels',
                 "weights",
             )
-        return Known(kind, family, config, folder)
+        return Known(kind, family, config, folder, reference)
     if not options.family:
         raise DataError(f"name weights, or a family to start from scratch: {', '.join(FAMILIES)}", "family")
     kind, family = family_of(options.family, "is", "family")
@@ -161,7 +191,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
         )
     if config["num_channels"] != channels:
         raise DataError(f"num_channels is {config['num_channels']}, the data have {channels} channels", "config")
-    if family.positioned + (kind != "dinov3_vit") and config["image_size"] % config["patch_size"]:
+    if family.table and config["image_size"] % config["patch_size"]:
         raise DataError(
             f"the position grid of {config['image_size']} px is no multiple of the patch of {config['patch_size']} px",
             "patch_size",
@@ -185,21 +215,26 @@ def hf_shape(options: Hf, channels: int, image_size: int) -> BackboneShape:
     known = resolve(options, channels, image_size)
     if options.drop_path and not known.family.drop_path:
         raise DataError(f"{known.type} blocks have no place for it; set 0", "drop_path")
+    if options.drop_path_subset and not known.family.branches:
+        raise DataError(f"{known.type} blocks cannot leave images out; set false", "drop_path_subset")
+    if options.positions == "offset" and not (known.family.branches and known.family.table):
+        raise DataError(f'{known.type} has no such interpolation; set "model"', "positions")
     if known.folder is not None:
         check_weights(known, options)
     c, always = known.config, known.family.mask == "always"
+    statistics = None if known.folder is None or known.reference else files.pixel_statistics(known.folder)
     return BackboneShape(
         c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], mlp_width(known), c["patch_size"], channels,
         prefix_of(known), count_parameters(known, channels, options.mask_token), masks=always or options.mask_token,
-        statistics=None if known.folder is None else files.pixel_statistics(known.folder), warm=options.weights,
+        statistics=statistics, warm=options.weights,
     )  # fmt: skip
 
 
 def check_weights(known: Known, options: Hf) -> None:
     """Whole files whose patch projection has the config's sizes. Raises DataError."""
     assert known.folder is not None
-    if not Path(options.weights).expanduser().is_dir():
-        return  # a model id: its tensors are fetched when the run starts
+    if known.reference or not Path(options.weights).expanduser().is_dir():
+        return  # read already, or a model id, whose tensors are fetched when the run starts
     c = known.config
     wanted = (c["hidden_size"], c["num_channels"], c["patch_size"], c["patch_size"])
     for name, shape in files.tensors_of_folder(known.folder).items():
@@ -216,14 +251,9 @@ def check_weights(known: Known, options: Hf) -> None:
     )
 
 
-def cls_of(known: Known) -> bool:
-    """Whether there is a class token."""
-    return known.type not in ("ijepa", "siglip_vision_model")
-
-
 def prefix_of(known: Known) -> int:
     """Tokens before the patches."""
-    return cls_of(known) + (known.type == "deit") + known.config.get("num_register_tokens", 0)
+    return known.family.cls + known.family.extra + known.config.get("num_register_tokens", 0)
 
 
 def mlp_width(known: Known) -> int:
@@ -238,9 +268,8 @@ def count_parameters(known: Known, channels: int, mask_token: bool) -> int:
     c, kind, family = known.config, known.type, known.family
     d, h, depth, p = c["hidden_size"], mlp_width(known), c["num_hidden_layers"], c["patch_size"]
     grid = c["image_size"] // p
-    table = {"dinov3_vit": 0, "beit": (grid**2 + 1) * bool(c.get("use_absolute_position_embeddings"))}.get(
-        kind, grid**2 + family.positioned
-    )
+    has_table = bool(c.get("use_absolute_position_embeddings")) if kind == "beit" else family.table
+    table = (grid**2 + family.positioned) * has_table
     tokens = prefix_of(known) + table + (mask_token or family.mask == "always")
     embed = channels * p * p * d + (0 if kind == "clip_vision_model" else d) + tokens * d
     biases = {"beit": 3, "dinov3_vit": sum(c.get(f"{k}_bias", True) for k in ("query", "key", "value", "proj"))}.get(

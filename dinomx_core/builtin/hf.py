@@ -1,5 +1,6 @@
 """The `hf` backbone: a transformers vision model behind the adapter of its token layout."""
 
+import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import attrs
 import torch
 import transformers
+from safetensors.torch import load_file
+from torch import Tensor
 
-from dinomx_core.builtin.families import Hf, Known, cls_of, prefix_of, resolve
+from dinomx_core.builtin.families import Hf, Known, prefix_of, resolve
+from dinomx_core.builtin.reference import Move, Reference, network_of
 from dinomx_core.builtin.weights import find_weights, licence
 from dinomx_core.declare.components import BackboneShape
 from dinomx_core.errors import DataError
@@ -32,6 +36,7 @@ ADAPTERS: dict[str, type[HuggingFaceBackbone]] = {
     "clip_vision_model": ClipBackbone,
     "siglip_vision_model": ClipBackbone,
 }
+HEADS = "heads.safetensors"
 NOT_OPTIONS = ("transformers_version", "architectures", "dtype", "model_type", "_name_or_path")
 
 
@@ -54,7 +59,7 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
     known = resolve(options, shape.channels, image_size)
     config = make_config(known, options, shape.channels)
     arguments: dict[str, Any] = {}
-    if known.type in ("vit", "deit", "beit", "ijepa"):
+    if known.family.pooler:
         arguments["add_pooling_layer"] = False
     if known.family.mask == "argument":
         arguments["use_mask_token"] = options.mask_token
@@ -65,7 +70,7 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
         raise DataError(
             f"{where}: the config cannot be built: {error}", "weights" if options.weights else "config"
         ) from None
-    backbone = ADAPTERS[known.type](model, cls_of(known), prefix_of(known), arguments)
+    backbone = ADAPTERS[known.type](model, known.family.cls, prefix_of(known), arguments)
     plain = {key: value for key, value in config.to_dict().items() if key not in NOT_OPTIONS}
     backbone.options = attrs.evolve(
         options, weights="", revision="", missing=[], other_channels="refuse", family=known.type, config=plain,
@@ -79,6 +84,10 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
         depth = len(backbone.blocks)
         linear = torch.linspace(0, options.drop_path, depth).tolist()
         backbone.drop_path(linear if options.drop_path_rule == "linear" else [options.drop_path] * depth)
+    if isinstance(backbone, Dinov2Backbone):
+        backbone.offset_positions = options.positions == "offset"
+        for block in backbone.blocks:
+            block.subset = options.drop_path_subset
     return backbone
 
 
@@ -86,6 +95,44 @@ def take_weights(backbone: HuggingFaceBackbone, options: Hf, known: Known, chann
     """Load what `options.weights` names. Raises DataError unless all tensors fit but those that may be missing."""
     folder = find_weights(options.weights, options.revision)
     theirs = known.config["num_channels"]
+    if known.reference:
+        state, heads = read_reference(folder, known.reference)
+        text = backbone.take_tensors(state, known.reference.unused, folder, options.missing)
+        return Start(folder.name, text, heads=heads)
     text = backbone.take(folder, options.missing, None if theirs == channels else theirs)
-    hub = not Path(options.weights).expanduser().is_dir()
-    return Start(options.weights if hub else folder.name, text, licence(folder), hub)
+    hub = not Path(options.weights).expanduser().exists()
+    heads = split_heads(load_file(folder / HEADS)) if not hub and (folder / HEADS).is_file() else {}
+    return Start(options.weights if hub else folder.name, text, licence(folder), hub, heads)
+
+
+def read_reference(file: Path, how: Reference) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Tensors of a reference checkpoint under transformers' names, and those of its heads by label. Raises DataError."""
+    try:
+        if file.suffix == ".safetensors":
+            tree = load_file(file)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its arguments so
+                tree = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises errors of many kinds
+        first = str(error).strip().partition("\n")[0]
+        raise DataError(f"{file}: cannot be read as weights alone: {first}", "weights") from None
+    found = network_of(tree, lambda value: isinstance(value, Tensor))
+    state = {move.ours: moved(found[move.theirs], move) for move in how.moves}
+    heads = {label: {ours: found[theirs] for ours, theirs in names.items()} for label, names in how.heads.items()}
+    return state, heads
+
+
+def moved(tensor: Tensor, move: Move) -> Tensor:
+    """One tensor of the reference as transformers has it."""
+    part = tensor.chunk(move.parts)[move.part]
+    part = part.unsqueeze(0) if move.wrapped else part
+    return torch.cat([torch.zeros_like(part[:, :1]), part], 1) if move.zero_row else part
+
+
+def split_heads(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """`heads.safetensors` of a converted checkpoint: tensors named "label.name", by label."""
+    heads: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        label, _, rest = name.partition(".")
+        heads.setdefault(label, {})[rest] = tensor
+    return heads

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.builtin.plugin import Linear
+from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.build import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import summaries
-from dinomx_core.training.streams import seed_of
 
 MOMENTUM = 0.9
 

@@ -9,7 +9,7 @@ from dinomx_core.training.contracts import Parallelism
 
 
 class SingleProcess(Parallelism):
-    """Nothing to cross: a sum is the tensor itself."""
+    """Nothing to cross: a sum, a maximum or all rows are the tensor itself."""
 
     rank, world_size = 0, 1
 
@@ -23,6 +23,14 @@ class SingleProcess(Parallelism):
     def sum(self, tensor: Tensor) -> Tensor:
         """The tensor itself."""
         return tensor
+
+    def max(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows themselves."""
+        return rows
 
     def norms(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """2-norms from one norm a tensor."""

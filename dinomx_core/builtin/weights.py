@@ -6,25 +6,32 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from dinomx_core.builtin.pickles import Shape, read_shapes
+from dinomx_core.builtin.reference import network_of
 from dinomx_core.errors import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+FILES = (".pth", ".pt", ".bin", ".safetensors")  # checkpoints of reference codes and timm
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 NEEDED = [CONFIG, "*.safetensors", INDEX, "preprocessor_config.json", "README.md"]
 LONGEST_HEADER = 100 << 20  # bytes; the format's own limit
 
 
 def find_weights(weights: str, revision: str, only_config: bool = False) -> Path:
-    """The folder that `weights` names: a path, or a model id ("owner/name") that the hub's cache or the hub itself has.
+    """What `weights` names: a folder, a file of a reference code, or a model id ("owner/name") that the hub's cache or the hub
+    itself has.
 
     `only_config` leaves the tensors where they are. Raises DataError (key "weights") when there is no such folder or model.
     """
     folder = Path(os.path.expanduser(weights))
     if folder.is_dir():
         return folder.absolute()
-    if folder.exists():
+    if folder.is_file():
+        if folder.suffix in FILES:
+            return folder.absolute()
         raise DataError(
-            f'"{weights}" is a file; name the folder that holds config.json and model.safetensors', "weights"
+            f'"{weights}" is neither a checkpoint ({", ".join(FILES)}) nor a folder with config.json and model.safetensors',
+            "weights",
         )
     looked = f'there is no folder "{weights}" (looked in {Path.cwd()})'
     if weights.startswith((".", "/", "~")) or weights.count("/") != 1:
@@ -91,6 +98,17 @@ def tensors_of_folder(folder: Path) -> dict[str, tuple[int, ...]]:
             "weights",
         )
     raise DataError(f"{folder}: has no weights ({WEIGHTS} or {INDEX})", "weights")
+
+
+def reference_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names, as the reference code has them, and shapes of the network in a checkpoint. Raises DataError (key "weights")."""
+    if file.suffix == ".safetensors":
+        return network_of(safetensors_header(file), lambda value: isinstance(value, tuple))
+    try:
+        found = network_of(read_shapes(file), lambda value: isinstance(value, Shape))
+    except DataError as error:
+        raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}", error.key) from None
+    return {name: tensor.shape for name, tensor in found.items()}
 
 
 def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -1,7 +1,7 @@
 """Declarations: what a plugin yields from its hooks. Frozen, torch-free, and enough for the plan to work everything out."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -9,24 +9,24 @@ import attrs
 from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
 
 Select = Literal["cls", "patches", "masked", "all"]
-Masking = Literal["none", "replace", "drop"]
+HowMasked = Literal["none", "replace", "drop"]
 
 
 @attrs.frozen
 class Request:
     """One forward result that a loss needs. The core runs the union of all requests once and hands each result back by its request.
 
-    network: "student" or "teacher".
+    network: "student", "teacher", or a `Frozen` network that the loss asks for.
     view:    which named set of crops goes in.
     masking: "none"; "replace" puts the mask token on masked patches; "drop" leaves masked patches out of the sequence.
-    head:    label of the head to run on the selection; None returns the backbone's `Tokens`.
-    select:  what the head gets: "cls" rows, all "patches", "masked" patches only, or "all" (the whole `Tokens`, for predictors).
-    layers:  with no head, the number of last blocks to return tokens of (1 returns `Tokens`, more a tuple, last block last).
+    head:    label of the head to run on the selection; None hands the selection itself back.
+    select:  "cls" rows, all "patches", "masked" patches only, or "all" (the whole `Tokens`).
+    layers:  with no head and "all", the number of last blocks to return tokens of (1: `Tokens`; more: a tuple, last block last).
     """
 
     network: str
     view: str
-    masking: Masking = "none"
+    masking: HowMasked = "none"
     head: str | None = None
     select: Select = "cls"
     layers: int = 1
@@ -35,13 +35,14 @@ class Request:
 @attrs.frozen
 class View:
     """A named set of `count` crops of `size` x `size` pixels; `masked` when patch masks come with it; `key`: the option that
-    sets the size."""
+    sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller."""
 
     name: str
     count: int
     size: int
     masked: bool = False
     key: str = ""
+    others: tuple[int, ...] = ()
 
 
 @attrs.frozen
@@ -163,7 +164,7 @@ class Head(Component):
 
 @attrs.frozen
 class Target(Component):
-    """Turns teacher logits into probabilities. Built as `build(options, outputs)` -> `training.contracts.Target`."""
+    """Turns teacher logits into probabilities. Built as `build(options, outputs, parallelism)` -> `training.contracts.Target`."""
 
     kind: ClassVar[str] = "target"
 
@@ -178,8 +179,30 @@ class LossFrame:
 
 
 @attrs.frozen
+class Frozen:
+    """A further network of the student's shape that learns nothing, which a loss asks for and its requests name.
+
+    source: "start" (the teacher as the run begins), or a run, checkpoint or model folder, given by the option `key`.
+    refresh(done, lengths): whether it takes over the teacher's weights after `done` steps; `lengths` are the loss's own, in steps.
+    """
+
+    name: str
+    source: str = "start"
+    key: str = ""
+    refresh: Callable[[int, Mapping[str, int]], bool] = attrs.field(
+        default=lambda done, lengths: False, eq=False, repr=False
+    )
+
+
+def no_networks(options: Any) -> Iterable[Frozen]:
+    """What most losses ask for beside student and teacher."""
+    return ()
+
+
+@attrs.frozen
 class Loss(Component):
     """A training objective. `requests(options)` lists the forward results it needs; heads are those that the requests name.
+    `networks(options)` lists further networks that the requests name.
 
     Built as `build(options, context)` with a `training.contracts.LossContext` -> `training.contracts.Loss`.
     """
@@ -187,6 +210,18 @@ class Loss(Component):
     kind: ClassVar[str] = "loss"
     frame: ClassVar[type | None] = LossFrame
     requests: Callable[[Any], Iterable[Request]] = attrs.field(kw_only=True)
+    networks: Callable[[Any], Iterable[Frozen]] = attrs.field(default=no_networks, kw_only=True)
+
+
+@attrs.frozen
+class Masking(Component):
+    """Says which patches are masked, for any augmentation's crops. `view(options)` is the view that it masks.
+
+    Built as `build(options)` -> `training.contracts.Masking`.
+    """
+
+    kind: ClassVar[str] = "masking"
+    view: Callable[[Any], str] = attrs.field(kw_only=True)
 
 
 @attrs.frozen
@@ -264,6 +299,7 @@ KINDS: tuple[type, ...] = (
     Target,
     Loss,
     Augmentation,
+    Masking,
     Strategy,
     Parallelism,
     Dataset,

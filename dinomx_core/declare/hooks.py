@@ -52,6 +52,11 @@ def dinomx_augmentations() -> Iterable[c.Augmentation]:  # type: ignore[empty-bo
 
 
 @hookspec
+def dinomx_maskings() -> Iterable[c.Masking]:  # type: ignore[empty-body]
+    """Yield maskings, e.g. `yield Masking("blocks", Blocks, "dinomx_dinov2.masks:BlockMasks", view=lambda options: options.view)`."""
+
+
+@hookspec
 def dinomx_strategies() -> Iterable[c.Strategy]:  # type: ignore[empty-body]
     """Yield strategies, e.g. `yield Strategy("ema", Ema, "dinomx_core.builtin.ema:EmaTeacher")`."""
 
@@ -78,6 +83,6 @@ def dinomx_recipes() -> Iterable[c.Recipe]:  # type: ignore[empty-body]
 
 HOOKS = {kind.kind: f"dinomx_{name}" for kind, name in zip(  # type: ignore[attr-defined]
     c.KINDS,
-    ("backbones", "heads", "targets", "losses", "augmentations", "strategies", "parallelisms", "datasets", "evaluators",
+    ("backbones", "heads", "targets", "losses", "augmentations", "maskings", "strategies", "parallelisms", "datasets", "evaluators",
      "recipes"),
 )}  # fmt: skip

@@ -79,6 +79,13 @@ class Schedule:
     )
     shape: Shape = attrs.field(default="cosine", metadata={"doc": "of the way from `peak` to `end`"})
     convention: Convention = attrs.field(default="warmup-inclusive", metadata={"doc": "which end is exact"})
+    extra: float = attrs.field(
+        default=0.0,
+        validator=lambda instance, attribute, value: not_negative(instance, attribute, value),
+        metadata={
+            "doc": "a cosine cut short: it would be this share longer than the decay, and is scaled to reach `end` at the cut"
+        },
+    )
     hold: Length = attrs.field(default=Length(1), converter=as_length, metadata={"doc": "steps between two changes"})
 
     @classmethod

@@ -18,6 +18,7 @@ HEADER = re.compile(r"^\s*\[(\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 KEY = re.compile(r"""^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 KEY_PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*\.?""")
 STRING = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|(?<!")"(?!"")(?:\\.|[^"\\])*"|(?<!\')\'(?!\'\')[^\']*\'')
+STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -45,6 +46,7 @@ def locate(text: str) -> dict[Path_, int]:
     """Line of every table header and key that starts a line; the parser itself reports positions of syntax errors only."""
     lines: dict[Path_, int] = {}
     table: Path_ = ()
+    arrays: dict[Path_, int] = {}  # of tables -> number of the one being read
     depth, closing = 0, ""
     for number, line in enumerate(text.split("\n"), 1):
         if closing:
@@ -53,7 +55,13 @@ def locate(text: str) -> dict[Path_, int]:
             continue
         if depth == 0:
             if header := HEADER.match(line):
-                table = split_key(header[2])
+                table = ()
+                for part in split_key(header[2]):
+                    table = (*table, str(arrays[table]), part) if table in arrays else (*table, part)
+                if header[1]:
+                    arrays[table] = arrays.get(table, -1) + 1
+                if table in arrays:
+                    table = (*table, str(arrays[table]))
                 for length in range(1, len(table) + 1):
                     lines.setdefault(table[:length], number)
                 continue
@@ -140,7 +148,7 @@ def _merge(base: dict, over: dict, path: Path_, places: dict[Path_, str], new: d
 def _default_name(path: Path_) -> str | None:
     """The component that a table of the config stands for where it has no `name`."""
     if len(path) == 1 and path[0] in SLOTS:
-        return SLOTS[path[0]][1]
+        return SLOTS[path[0]][1] or None
     return path[1] if len(path) == 2 and path[0] in LABELLED else None
 
 
@@ -148,18 +156,46 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def load(document: Document, registry: Registry, overrides: list[str]) -> Document:
-    """A config with its recipe below it and `--set a.b=VALUE` overrides on top."""
-    document = _with_recipe(document, registry, ())
-    for override in overrides:
-        file = document.places[()]
-        document = merge(document, _parse_override(override))
-        document.places[()] = file
+def load(document: Document, registry: Registry, overrides: list[str]) -> dict[str, Document]:
+    """A config with its recipe below it, each stage's tables over that, and `--set a.b=VALUE` overrides on top: by the names of the
+    stages, or one under "" where there are none."""
     if any(override.partition("=")[0].strip() == "recipe" for override in overrides):
         raise ConfigError(
             [Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")]
         )
-    return document
+    stages = _stages(_with_recipe(document, registry, ()))
+    for name, stage in stages.items():
+        for override in overrides:
+            file = stage.places[()]
+            stage = merge(stage, _parse_override(override))
+            stage.places[()] = file
+        stages[name] = stage
+    return stages
+
+
+def _stages(document: Document) -> dict[str, Document]:
+    """The config of each `[[stage]]`, over what stands outside of them."""
+    tables = document.data.pop("stage", None)
+    if tables is None:
+        return {"": document}
+    place, result = document.place(("stage",)), {}
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError([Problem("expected one or more tables [[stage]], each with a name", "stage", place)])
+    shared = {path: where for path, where in document.places.items() if path[:1] != ("stage",)}
+    for number, table in enumerate(tables):
+        head = ("stage", str(number))
+        places = {path[2:]: where for path, where in document.places.items() if path[:2] == head and len(path) > 2}
+        here, name = document.place(head), table.get("name")
+        if not isinstance(name, str) or not STAGE_NAME.fullmatch(name):
+            message = "expected a name of letters, digits, - and _, which names the stage's folder too"
+            raise ConfigError([Problem(message, "stage.name", places.get(("name",), here))])
+        if name in result:
+            raise ConfigError([Problem(f'two stages are called "{name}"', "stage.name", places.get(("name",), here))])
+        if "recipe" in table:
+            raise ConfigError([Problem("a recipe is named outside of the stages", "stage.recipe", here)])
+        own = Document({key: value for key, value in table.items() if key != "name"}, {**places, (): shared[()]})
+        result[name] = merge(Document(document.data, shared), own)
+    return result
 
 
 def _with_recipe(document: Document, registry: Registry, above: tuple[str, ...]) -> Document:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from dinomx_core.declare.components import BackboneShape, DataInfo, HeadShape, Preprocessing, Request, View
+from dinomx_core.declare.components import BackboneShape, DataInfo, Frozen, HeadShape, Preprocessing, Request, View
 from dinomx_core.planning.cost import Cost
 from dinomx_core.planning.schedule import Curve
 from dinomx_core.planning.spec import RunSpec
@@ -69,6 +69,9 @@ class Plan:
 
     spec: RunSpec
     env: Env
+    stage: str
+    start: str  # run or checkpoint that weights, heads and teacher are taken over from
+    seed: int
     run_dir: Path
     device: str
     steps: int
@@ -80,6 +83,7 @@ class Plan:
     backbone: BackboneShape
     heads: dict[str, HeadShape]
     requests: tuple[Request, ...]
+    frozen: dict[str, Frozen]  # further networks, by the label of the loss that asks for them
     curves: dict[str, Curve]
     lengths: dict[str, int]
     lr_scale: float
@@ -95,7 +99,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `plan.json` and `dinomx plan --json`."""
-        skip = attrs.filters.exclude("spec", "config_text", "values", "curves")
+        skip = attrs.filters.exclude("spec", "config_text", "values", "curves", attrs.fields(Frozen).refresh)
         plain = attrs.asdict(self, filter=skip, value_serializer=lambda _i, _a, v: str(v) if isinstance(v, Path) else v)
         plain["tokens"] = {view.name: self.backbone.tokens(view.size) for view in self.views}
         plain["schedules"] = {

@@ -7,20 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dinomx_core.declare.components import BackboneShape, DataInfo, Draft, Preprocessing, View
+import attrs
+
+from dinomx_core.declare.components import BackboneShape, DataInfo, Draft, Frozen, Preprocessing, View
+from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
 from dinomx_core.planning.cost import estimate
 from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.origin import Origin, checkpoint_of, describe, misfits, source_shape
 from dinomx_core.planning.plan import Batch, Env, Plan, Value
 from dinomx_core.planning.schedule import Curve, resolve
+from dinomx_core.planning.seeds import seed_of
 from dinomx_core.planning.spec import RunSpec
 from dinomx_core.planning.walk import chosen_parts, leaves, tables, typed_fields
 
 
 class _Planner:
-    def __init__(self, spec: RunSpec, document: Document, env: Env):
-        self.spec, self.document, self.env = spec, document, env
+    def __init__(
+        self, spec: RunSpec, document: Document, env: Env, registry: Registry, stage: str, before: Plan | None
+    ):
+        self.spec, self.document, self.env, self.registry = spec, document, env, registry
+        self.stage, self.before = stage, before
+        self.maskings = registry.names("masking")
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.unreadable: set[Path_] = set()
@@ -67,29 +76,30 @@ class _Planner:
                 f"augmentation.mean, augmentation.std: {list(preprocessing.mean)} and {list(preprocessing.std)}, but the weights "
                 f"were trained with {list(shape.statistics[0])} and {list(shape.statistics[1])}"
             )
-        if shape.warm and not self.spec.evaluate:
+        if (shape.warm or self.spec.run.start) and not self.spec.evaluate:
             self.warnings.append(
-                f'backbone: starts from "{shape.warm}" and no [evaluate.NAME] measures it: a run that makes the weights worse '
-                "goes unseen"
+                f'backbone: starts from "{shape.warm or self.spec.run.start}" and no [evaluate.NAME] measures it: a run that makes the '
+                "weights worse goes unseen"
             )
         return shape
 
     def check_views(self, views: tuple[View, ...], shape: BackboneShape | None) -> None:
         patch, depth = (shape.patch_size, shape.depth) if shape else (1, sys.maxsize)
         for view in views:
-            if view.size % patch:
-                below, above = view.size // patch * patch, (view.size // patch + 1) * patch
-                near = f"{below} or {above}" if below else f"{above}"
-                message = (
-                    f"{view.name} crops of {view.size} px are not a multiple of the patch ({patch} px); use {near}"
-                )
-                self.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")
+            for size in (view.size, *view.others):
+                if size % patch:
+                    below, above = size // patch * patch, (size // patch + 1) * patch
+                    near = f"{below} or {above}" if below else f"{above}"
+                    message = f"{view.name} crops of {size} px are not a multiple of the patch ({patch} px); use {near}"
+                    self.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")
         names = {view.name for view in views if view.count > 0}
         for label, loss in self.spec.losses.items():
+            own = {network.name for network in loss.component.networks(loss.options)}
             for request in loss.component.requests(loss.options):
-                if request.network not in ("student", "teacher"):
+                if request.network not in ("student", "teacher", *own):
                     self.refuse(
-                        f'asks for the network "{request.network}"; there are student and teacher', f"loss.{label}"
+                        f'asks for the network "{request.network}", which it does not declare; there are student and teacher',
+                        f"loss.{label}",
                     )
                 if request.layers > depth:
                     self.refuse(
@@ -109,11 +119,108 @@ class _Planner:
                         f"has no mask token, which loss.{label} needs; set backbone.mask_token = true",
                         "backbone.mask_token",
                     )
-                if request.masking != "none" and request.view in names - masked:
+                if (request.masking != "none" or request.select == "masked") and request.view in names - masked:
+                    made = ", ".join(self.maskings) or "none installed"
                     self.refuse(
-                        f'needs patch masks of the view "{request.view}", which the augmentation does not make',
+                        f'needs patch masks of the view "{request.view}", which nobody makes; add [masking] with a name ({made})',
                         f"loss.{label}",
                     )
+        for name in sorted(masked):
+            asked = {
+                (r.masking, label)
+                for label, loss in self.spec.losses.items()
+                for r in loss.component.requests(loss.options)
+                if (r.network, r.view) == ("student", name)
+            }
+            if len({how for how, _ in asked}) > 1:
+                who = ", ".join(sorted(f'loss.{label} ("{how}")' for how, label in asked))
+                self.warnings.append(
+                    f'masking: the student sees the view "{name}" masked and unmasked, a forward pass each: {who}'
+                )
+
+    def mask(self, views: tuple[View, ...]) -> tuple[View, ...]:
+        """The views with the one masked that [masking] says."""
+        chosen = self.spec.masking
+        if chosen is None:
+            return views
+        name = chosen.component.view(chosen.options)
+        if name not in {view.name for view in views}:
+            made = ", ".join(view.name for view in views)
+            self.refuse(f'masks the view "{name}", which the augmentation does not make (it makes: {made})', "masking")
+        return tuple(attrs.evolve(view, masked=True) if view.name == name else view for view in views)
+
+    def origin(self) -> Origin | None:
+        """What the run starts from where that is the stage before it or another run."""
+        before, start = self.before, self.spec.run.start
+        if before is not None:
+            return Origin(f'the stage "{before.stage}"', before.backbone, before.heads)
+        if not start:
+            return None
+        try:
+            return describe(checkpoint_of(Path(os.path.expanduser(start))), self.registry)
+        except DataError as error:
+            self.refuse(str(error), "run.start")
+            return None
+
+    def check_origin(self, origin: Origin, shape: BackboneShape | None) -> None:
+        if shape is None:
+            return
+        if shape.warm and self.before is None:
+            self.refuse(
+                f'starts from "{shape.warm}", and run.start names another start; leave one out', "backbone.weights"
+            )
+        known = {field.name for field in attrs.fields(type(self.spec.backbone.options))}
+        for name, message in misfits(origin, shape):
+            self.refuse(
+                f"{message}; weights that are taken over keep their sizes",
+                f"backbone.{name}" if name in known else "backbone",
+            )
+        for label, head in self.spec.heads.items():
+            theirs, ours = origin.heads.get(label), head.component.shape(head.options, shape.width)
+            if theirs and theirs.outputs != ours.outputs:
+                self.refuse(
+                    f"{ours.outputs} prototypes, but {origin.place} has {theirs.outputs}; a head that is taken over keeps its sizes",
+                    f"head.{label}.prototypes",
+                )
+            elif theirs and theirs.parameters != ours.parameters:
+                self.refuse(
+                    f"{ours.parameters} parameters, but {origin.place} has {theirs.parameters}; a head that is taken over keeps its "
+                    "sizes",
+                    f"head.{label}",
+                )
+
+    def check_source(self, network: Frozen, shape: BackboneShape | None, key: str) -> None:
+        """Whether a further network's source is there and fits."""
+        try:
+            theirs = source_shape(network.source, self.spec.backbone, shape, self.registry)
+        except UNREADABLE as error:
+            self.refuse(str(error), key)
+            return
+        for _, message in misfits(Origin(f'"{network.source}"', theirs, {}), shape) if shape else ():
+            self.refuse(message, key)
+
+    def frozen(self, shape: BackboneShape | None, origin: Origin | None) -> dict[str, Frozen]:
+        """Further networks by the label of the loss that asks for them. Refuses those that have nowhere to come from."""
+        found: dict[str, Frozen] = {}
+        for label, loss in self.spec.losses.items():
+            for network in loss.component.networks(loss.options):
+                key = f"loss.{label}.{network.key}" if network.key else f"loss.{label}"
+                if network.name in ("student", "teacher"):
+                    self.refuse(f'asks for a further network called "{network.name}", which there is', key)
+                if network.name in {other.name for other in found.values()}:
+                    self.refuse(
+                        f'asks for a further network "{network.name}", as another loss does; give each a name', key
+                    )
+                if network.source != "start":
+                    self.check_source(network, shape, key)
+                elif shape and not shape.warm and not origin:
+                    self.refuse(
+                        f'the network "{network.name}" is the teacher as the run starts, and this run starts from random '
+                        "weights; name a run, a checkpoint or a model folder, or start from weights (backbone.weights, run.start)",
+                        key,
+                    )
+                found[label] = network
+        return found
 
     def check_output(self, run_dir: Path) -> None:
         existing = next(p for p in (run_dir, *run_dir.parents) if p.exists())
@@ -153,7 +260,7 @@ class _Planner:
         if steps < 1:
             self.refuse(f'"{run.steps}" is less than one step', "run.steps")
         augmentation = spec.augmentation
-        views = tuple(augmentation.component.views(augmentation.options))
+        views = self.mask(tuple(augmentation.component.views(augmentation.options)))
         preprocessing = augmentation.component.preprocessing(augmentation.options)
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             if len(values) not in (1, data.channels):
@@ -166,6 +273,10 @@ class _Planner:
             dict.fromkeys(r for loss in spec.losses.values() for r in loss.component.requests(loss.options))
         )
         self.check_views(views, shape)
+        origin = self.origin()
+        if origin:
+            self.check_origin(origin, shape)
+        frozen = self.frozen(shape, origin)
         draft = Draft(data, views, shape, steps, run.batch_size)
         for path, chosen in chosen_parts(tables(spec)):
             if chosen.component.check:
@@ -180,7 +291,7 @@ class _Planner:
         if best and best not in spec.evaluate:
             there = ", ".join(spec.evaluate) or "none"
             self.refuse(f'no evaluation is called "{best}"; there are: {there}', "checkpoint.keep_best")
-        run_dir = Path(os.path.expanduser(run.out)) / run.name
+        run_dir = Path(os.path.expanduser(run.out)) / run.name / self.stage
         self.check_output(run_dir)
         ratio = run.batch_size / spec.optimizer.scaling_batch
         lr_scale = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[spec.optimizer.scaling]
@@ -202,9 +313,12 @@ class _Planner:
             run.precision,
             run.activation_checkpointing,
         )
+        start = str(self.before.run_dir) if self.before else os.path.expanduser(run.start)
+        seed = seed_of(run.seed, "stage", self.stage) if self.stage else run.seed
         return Plan(
-            spec, self.env, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing, shape, heads, requests,
-            curves, lengths, lr_scale, cost, tuple(self.values()), tuple(dict.fromkeys(self.warnings)), config_text, command,
+            spec, self.env, self.stage, start, seed, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing,
+            shape, heads, requests, frozen, curves, lengths, lr_scale, cost, tuple(self.values()),
+            tuple(dict.fromkeys(self.warnings)), config_text, command,
         )  # fmt: skip
 
     def values(self) -> Iterator[Value]:
@@ -226,6 +340,16 @@ def _given(document: Document, path: Path_) -> bool:
     return True
 
 
-def make_plan(spec: RunSpec, document: Document, env: Env, config_text: str, command: str) -> Plan:
-    """Decide everything. Raises ConfigError with every problem found. `command` is what the run's model card names."""
-    return _Planner(spec, document, env).plan(config_text, command)
+def make_plan(
+    spec: RunSpec,
+    document: Document,
+    env: Env,
+    registry: Registry,
+    config_text: str,
+    command: str,
+    stage: str = "",
+    before: Plan | None = None,
+) -> Plan:
+    """Decide everything. Raises ConfigError with every problem found. `command` is what the run's model card names; `before`: the
+    stage whose weights this one takes over."""
+    return _Planner(spec, document, env, registry, stage, before).plan(config_text, command)

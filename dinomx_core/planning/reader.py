@@ -44,8 +44,10 @@ class _Reader:
             known = ", ".join(self.registry.names(kind))
             self.problems.append(Problem(f"missing; add [{name}] with a name ({known})", name, self.document.place(())))
             return None
+        if table is None and not default:
+            return None
         table = {} if table is None else table
-        return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default))
+        return self.attempt((name,), lambda: choose(self.converter, self.registry, kind, table, name, default or None))
 
     def labelled(self, name: str, wanted: Iterable[str] = ()) -> dict[str, Chosen]:
         kind, listing = LABELLED[name]

@@ -24,6 +24,7 @@ class Curve:
     convention: Convention
     hold: int
     total: int
+    extra: float = 0.0
 
     def at(self, step: int) -> float:
         """The value at a step (0-based). Beyond the decay the value stays at `end`."""
@@ -38,9 +39,19 @@ class Curve:
             return self.peak
         if unit - warmup >= decay:
             return self.end
-        share = (unit - warmup) / (decay if inclusive else max(1, decay - 1))
-        weight = share if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * share)
+        if self.extra and self.shape == "cosine":
+            weight = self._cut(unit - warmup, decay)
+        else:
+            share = (unit - warmup) / (decay if inclusive else max(1, decay - 1))
+            weight = share if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * share)
         return self.peak + (self.end - self.peak) * weight
+
+    def _cut(self, step: int, decay: int) -> float:
+        """0 -> 1 over `decay` steps along a cosine of int((1 + extra) * decay) steps, both ends exact (DINOv3)."""
+        whole = max(1, int((1 + self.extra) * decay) - 1)
+        height = lambda i: (math.cos(math.pi * i / whole) + 1) / 2  # noqa: E731
+        last = height(decay - 1)
+        return 1 - (height(step) - last) / (1 - last) if decay > 1 else 1.0
 
     def __str__(self) -> str:
         if self.peak == self.end and self.warmup == 0:
@@ -59,4 +70,6 @@ def resolve(schedule: Schedule, total: int, steps_per_pass: float, scale: float 
     constant = schedule.shape == "constant" and warmup == 0
     end = peak if schedule.end is None or constant else schedule.end
     hold = max(1, schedule.hold.steps(total, steps_per_pass))
-    return Curve(peak, schedule.start, end, warmup, decay, schedule.shape, schedule.convention, hold, total)
+    return Curve(
+        peak, schedule.start, end, warmup, decay, schedule.shape, schedule.convention, hold, total, schedule.extra
+    )

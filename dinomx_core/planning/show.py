@@ -16,7 +16,8 @@ def amount(number: float, unit: str = "") -> str:
 def lines(plan: Plan) -> Iterator[str]:
     """The plan for a reader: what will happen, what it costs, every value with its source, warnings last."""
     spec, batch, run = plan.spec, plan.batch, plan.spec.run
-    yield f"Plan of {run.name}: {', '.join(spec.losses)} on {spec.backbone.component.name}, into {plan.run_dir}"
+    name = f"{run.name}, stage {plan.stage}" if plan.stage else run.name
+    yield f"Plan of {name}: {', '.join(spec.losses)} on {spec.backbone.component.name}, into {plan.run_dir}"
     yield ""
     yield (
         f"  data        {plan.data.count} images, {plan.data.channels} channels"
@@ -36,6 +37,10 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"  precision   {run.precision} on {plan.device}, {plan.env.cores} cores"
     for view in plan.views:
         yield f"  view        {view.name}: {view.count} x {view.size} px, {plan.backbone.tokens(view.size)} tokens each"
+    if plan.start:
+        yield f"  start       student, teacher and heads of {plan.start}"
+    for network in plan.frozen.values():
+        yield f"  network     {network.name}: {'the teacher as the run starts' if network.source == 'start' else network.source}"
     yield f"  backbone    {amount(plan.backbone.parameters)} parameters"
     for label, head in plan.heads.items():
         yield f"  head        {label}: {amount(head.parameters)} parameters, {head.outputs} outputs"

@@ -51,6 +51,7 @@ class RunOptions:
     batch_size: int = option(doc="images a step, over all ranks and accumulation", check=positive)
     name: str = option("run", "folder of the run below `out` (default: the config file's name)", check=named)
     out: str = option("runs", "folder that holds run folders")
+    start: str = option("", 'run or checkpoint whose student, teacher and heads this run starts from; "": none')
     accumulation: int = option(1, "forward and backward passes (micro-batches) a step", check=positive)
     precision: Precision = option("float32", "number type of matrix work; weights stay float32")
     seed: int = option(0, "every random draw follows from it", check=not_negative)
@@ -148,6 +149,7 @@ class RunSpec:
     data: Chosen
     backbone: Chosen
     augmentation: Chosen
+    masking: Chosen | None
     optimizer: OptimizerOptions
     losses: dict[str, Chosen]
     heads: dict[str, Chosen]
@@ -169,10 +171,11 @@ SECTIONS = {
     "checkpoint": CheckpointOptions,
     "health": HealthOptions,
 }
-SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there)
+SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there; "": there is none then)
     "data": ("dataset", None),
     "backbone": ("backbone", None),
     "augmentation": ("augmentation", None),
+    "masking": ("masking", ""),
     "teacher": ("strategy", "ema"),
     "parallelism": ("parallelism", "single"),
 }

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomx_core.declare.components import HeadShape, Masking, Preprocessing, Request
+from dinomx_core.declare.components import HeadShape, HowMasked, Preprocessing, Request
 from dinomx_core.training.flow import Crop, Hidden, Item, Tokens, Views, drop_masked
 from dinomx_core.training.streams import Stream
 
@@ -24,13 +25,14 @@ Scheduled = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Start:
-    """The weights that a backbone started from: their name (of a model id, or of the folder alone), what to say of the loading,
-    their licence where it is known, and whether the name is a model id."""
+    """The weights that a backbone started from: their name (of a model id, or of the folder or file alone), what to say of the
+    loading, their licence where it is known, whether the name is a model id, and the heads beside them, by label."""
 
     weights: str
     report: str
     licence: str = ""
     hub: bool = False
+    heads: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 class Backbone(nn.Module, ABC):
@@ -89,7 +91,7 @@ class Backbone(nn.Module, ABC):
         self,
         pixels: Tensor,
         mask: Tensor | None = None,
-        masking: Masking = "none",
+        masking: HowMasked = "none",
         layers: int = 1,
         short: bool = False,
     ) -> Any:
@@ -135,6 +137,19 @@ class Augmentation(ABC):
         """The crops of one image, by view."""
 
 
+class Masking(ABC):
+    """Which patches of a view's crops are masked. What is drawn over a whole step is drawn once for it, the same on every rank;
+    where the patches lie is drawn with each crop."""
+
+    @abstractmethod
+    def counts(self, crops: int, patches: int, rng: Random) -> Sequence[int]:
+        """How many of its `patches` to mask in each of the `crops` of a step, over all ranks; 0 for a crop that is not masked."""
+
+    @abstractmethod
+    def mask(self, count: int, grid: tuple[int, int], rng: Random) -> Tensor:
+        """A mask (rows * columns,) bool of about `count` patches, True where masked."""
+
+
 class Target(nn.Module, ABC):
     """Teacher logits to probabilities. What it keeps is a buffer, so it is saved with the run."""
 
@@ -152,6 +167,7 @@ class LossContext:
 
     heads: Mapping[str, HeadShape]
     width: int
+    parallelism: Parallelism
     build_target: Callable[[Any, int], Target]
 
 
@@ -168,8 +184,12 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
-        """outputs[request] is (V, B, K) for "cls" heads, (V, B, N, K) for "patches", (M, K) for "masked", else `Tokens`
-        of V * B images. `values` holds this loss's scheduled options by name."""
+        """outputs[request] is (V, B, K) for "cls", (V, B, N, K) for "patches", (M, K) for "masked", where K is the head's outputs
+        or the width without one; else `Tokens` of V * B images. `values` holds this loss's scheduled options by name."""
+
+    def notes(self, metrics: Mapping[str, float]) -> Iterable[str]:
+        """What to tell of a step's metrics of this loss, in words; each is told once a run."""
+        return ()
 
     def after_step(self, parallelism: Parallelism) -> None:
         """Called once a step, after the optimiser. The default updates every `Target` inside."""
@@ -216,6 +236,14 @@ class Parallelism(ABC):
     @abstractmethod
     def sum(self, tensor: Tensor) -> Tensor:
         """The tensor summed over processes."""
+
+    @abstractmethod
+    def max(self, tensor: Tensor) -> Tensor:
+        """The largest of each element over processes."""
+
+    @abstractmethod
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (M, D) of all processes, one rank after another; a gradient reaches the rows of each."""
 
     @abstractmethod
     def norms(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:

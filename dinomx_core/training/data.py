@@ -13,11 +13,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from dinomx_core.errors import DataError, DinomxError
 from dinomx_core.planning.plan import Batch
+from dinomx_core.planning.seeds import seed_of
 from dinomx_core.planning.spec import LoaderOptions
-from dinomx_core.training.contracts import Augmentation, Dataset
+from dinomx_core.training.contracts import Augmentation, Dataset, Masking
 from dinomx_core.training.flow import Crop, Views
 from dinomx_core.training.stopping import SIGNALS
-from dinomx_core.training.streams import Stream, seed_of
+from dinomx_core.training.streams import Stream
 
 Sample = tuple[dict[str, list[Crop]], int, int, tuple[str, ...]]  # crops by view, label or -1, index, unreadable images
 TRIES = 100  # images in a row that may be unreadable
@@ -43,22 +44,57 @@ class Positions:
         return int(self._order[slot])
 
 
-class TrainingImages(TorchDataset):
-    """Position -> augmented crops of one image."""
+class Masks:
+    """Gives the crops of one view their patch masks."""
 
-    def __init__(self, data: Dataset, augmentation: Augmentation, seed: int, shuffle: bool):
-        self.data, self.augmentation, self.seed = data, augmentation, seed
+    def __init__(self, masking: Masking, view: str, patch_size: int, images: int):
+        self.masking, self.view, self.patch_size, self.images = masking, view, patch_size, images
+        self._step, self._counts = (-1, 0), [0]
+
+    def add(self, crops: list[Crop], stream: Stream, step: int, slot: int) -> None:
+        """Mask the crops of the image in one of a step's slots. A step's crops are counted view-major: all first crops, all
+        second crops, ..."""
+        for number, crop in enumerate(crops):
+            rows, columns = (side // self.patch_size for side in crop.pixels.shape[-2:])
+            if self._step != (step, rows * columns):
+                rng = stream.step.fresh("masks")
+                self._step = (step, rows * columns)
+                self._counts = list(self.masking.counts(len(crops) * self.images, rows * columns, rng))
+            count = self._counts[number * self.images + slot]
+            mask = torch.zeros(rows * columns, dtype=torch.bool)
+            if count:
+                mask = self.masking.mask(count, (rows, columns), stream.purpose(f"{self.view} mask {number}"))
+            crop.mask = mask
+
+
+class TrainingImages(TorchDataset):
+    """Position -> augmented crops of one image. `images`: positions that make a step."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        augmentation: Augmentation,
+        seed: int,
+        shuffle: bool,
+        images: int,
+        masks: Masks | None = None,
+    ):
+        self.data, self.augmentation, self.seed, self.images, self.masks = data, augmentation, seed, images, masks
         self.positions = Positions(len(data), seed, shuffle)
 
     def __getitem__(self, position: int) -> Sample | DinomxError:
         """The sample at a position; the next image that can be read stands in for one that cannot. An error of the user's data
         is returned: a worker would wrap it in its own traceback."""
         first = self.positions.index(position)
+        step, slot = divmod(position, self.images)
         faults: list[str] = []
         for index in range(first, first + min(TRIES, len(self.data))):
             try:
                 item = self.data[index % len(self.data)]
-                crops = self.augmentation(item, Stream(self.seed, position))
+                stream = Stream(self.seed, position, step=Stream(self.seed, "step", step))
+                crops = self.augmentation(item, stream)
+                if self.masks:
+                    self.masks.add(crops[self.masks.view], stream, step, slot)
                 return crops, -1 if item.label is None else item.label, index % len(self.data), tuple(faults)
             except DataError as error:
                 faults.append(str(error))

@@ -1,6 +1,5 @@
 """Exports: a backbone as a Hugging Face folder with its preprocessing and a model card, or as ONNX."""
 
-import dataclasses
 import json
 import logging
 import warnings
@@ -12,15 +11,19 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.components import Preprocessing
-from dinomx_core.errors import DataError
+from dinomx_core.declare.discover import Registry
+from dinomx_core.errors import ConfigError, DataError, Problem
+from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.walk import as_table
 from dinomx_core.training.build import Parts
 from dinomx_core.training.card import model_card
 from dinomx_core.training.contracts import Backbone
+from dinomx_core.training.model import Model
 
-DESCRIPTION, PROCESSOR, CARD, ONNX = "dinomx.json", "preprocessor_config.json", "README.md", "model.onnx"
+PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"
 ONNX_TOLERANCE = 1e-3  # of the largest feature: runtimes order sums differently
 OPSET = 20
 
@@ -33,12 +36,24 @@ def description(parts: Parts) -> dict[str, Any]:
             "name": plan.spec.backbone.component.name,
             "options": as_table(parts.student.backbone.options),
         },
+        "heads": {
+            label: {"name": plan.spec.heads[label].component.name, **attrs.asdict(shape)}
+            for label, shape in plan.heads.items()
+        },
         "channels": plan.data.channels,
         "image_size": plan.preprocessing.crop,
         "preprocessing": attrs.asdict(plan.preprocessing),
-        "start": dataclasses.asdict(parts.start) if parts.start else None,
+        "start": start_of(parts),
         "run": facts(plan),
     }
+
+
+def start_of(parts: Parts) -> dict[str, Any] | None:
+    """What the run started from, in words."""
+    start = parts.start
+    if start is None:
+        return None
+    return {"weights": start.weights, "report": start.report, "licence": start.licence, "hub": start.hub}
 
 
 def facts(plan: Plan) -> dict[str, Any]:
@@ -137,3 +152,53 @@ def write_onnx(draft: Path, backbone: Backbone, about: dict[str, Any], evaluatio
 
 
 FORMATS: dict[str, Callable[..., float | None]] = {"huggingface": write_export, "onnx": write_onnx}
+
+
+def save_run_export(parts: Parts, folder: RunFolder) -> None:
+    """The teacher's backbone, as the run ends, in `export/`."""
+    backbone, evaluations = parts.teacher.network.backbone, folder.rows("evaluations")
+    about = {**description(parts), "network": "teacher", "step": parts.plan.steps}
+    write_folder(folder.export, lambda draft: write_export(draft, backbone, about, evaluations))
+
+
+def export_checkpoint(
+    run_dir: Path, out: Path, checkpoint: str, network: str, form: str, registry: Registry
+) -> dict[str, Any]:
+    """See `api.export`."""
+    choices = {"network": (network, ("teacher", "student")), "format": (form, tuple(FORMATS))}
+    for name, (given, known) in choices.items():
+        if given not in known:
+            raise ConfigError([Problem(f'expected one of {", ".join(known)}, got "{given}"', f"--{name}")])
+    place = find_checkpoint(run_dir, checkpoint)
+    if fault := fault_of(place):
+        raise DataError(f"{place}: {fault}; choose another checkpoint")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError([Problem(f"{out} holds something already; choose another")])
+    if place.parent.resolve() in out.resolve().parents:
+        raise ConfigError([Problem(f"{out} is among the run's checkpoints; choose another place")])
+    model = Model.open(place, network, registry)
+    step = json.loads((place / MANIFEST).read_text("utf-8"))["step"]
+    about = {**model.about, "network": network, "step": step}
+    evaluations = [row for row in RunFolder(run_dir).rows("evaluations") if row["step"] <= step]
+    differences: list[float | None] = []
+    write_folder(
+        out.absolute(), lambda draft: differences.append(FORMATS[form](draft, model.backbone, about, evaluations))
+    )
+    return {"folder": out, "checkpoint": place, "network": network, "step": step, "difference": differences[0]}
+
+
+def find_checkpoint(run_dir: Path, checkpoint: str) -> Path:
+    """The folder of "last", "best" or a step. Raises ConfigError naming what there is."""
+    checkpoints = RunFolder(run_dir).checkpoints
+    if not checkpoints.is_dir():
+        raise ConfigError([Problem(f"{run_dir} is no run folder with checkpoints")])
+    if checkpoint == "last":
+        step, notes = newest_whole(checkpoints)
+        if step is None:
+            raise ConfigError([Problem("; ".join(notes) or f"{checkpoints} holds none yet", "--checkpoint")])
+        checkpoint = str(step)
+    place = checkpoints / checkpoint
+    if not place.is_dir():
+        there = [str(step) for step in steps_in(checkpoints)] + ([BEST] if (checkpoints / BEST).is_dir() else [])
+        raise ConfigError([Problem(f'no checkpoint "{checkpoint}"; there are: {", ".join(there)}', "--checkpoint")])
+    return place

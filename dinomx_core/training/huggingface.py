@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -18,6 +19,8 @@ from dinomx_core.training.contracts import Backbone, Start
 from dinomx_core.training.flow import Hidden, Tokens, drop_masked
 
 SHOWN = 4  # names of tensors in a message
+PAYS = 0.1  # drop path above which leaving images out is worth the gathering
+Angles = tuple[Tensor, Tensor]  # cosines and sines of rotary positions
 
 
 class DropPath(nn.Module):
@@ -34,6 +37,75 @@ class DropPath(nn.Module):
         keep = 1 - self.probability
         shape = (len(branch), *[1] * (branch.ndim - 1))
         return branch * torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(keep).div_(keep)
+
+
+class BranchLayer(nn.Module):
+    """A block of DINOv2 or DINOv3: each branch is normed, computed, scaled and dropped. Takes the place of transformers' own
+    forward, to compute less: a branch for the images that keep it (`subset`), and only the tokens that are wanted."""
+
+    subset = False
+    norm1: nn.Module
+    norm2: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
+    layer_scale1: nn.Module
+    layer_scale2: nn.Module
+    drop_path: nn.Module
+
+    def forward(self, x: Tensor, first: int | None = None, position_embeddings: Angles | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (B, first, D): queries and MLP of the first tokens, keys and values of all."""
+        x = self.residual(x, lambda part, angles: self.attend(part, first, angles), first, position_embeddings)
+        return self.residual(x, lambda part, _: self.layer_scale2(self.mlp(self.norm2(part))), None, None)
+
+    def residual(
+        self, x: Tensor, branch: Callable[[Tensor, Angles | None], Tensor], first: int | None, angles: Angles | None
+    ) -> Tensor:
+        """x[:, :first] + branch(x, angles), under drop path."""
+        base, probability = x[:, :first], getattr(self.drop_path, "probability", 0.0)
+        if not (self.subset and self.training and probability > PAYS):
+            return base + self.drop_path(branch(x, angles))
+        kept = max(1, int(len(x) * (1 - probability)))
+        rows = torch.randperm(len(x), device=x.device)[:kept]
+        if angles is not None and angles[0].ndim == 4:  # each image has its own
+            angles = (angles[0][rows], angles[1][rows])
+        return base.index_add(0, rows, branch(x[rows], angles).to(base.dtype), alpha=len(x) / kept)
+
+    def attend(self, x: Tensor, first: int | None, angles: Angles | None) -> Tensor:
+        """The attention's branch."""
+        parts, normed = self.attention, self.norm1(x)
+        query, key, value = (
+            projection(tokens).unflatten(-1, (-1, parts.head_dim)).transpose(1, 2)
+            for projection, tokens in (
+                (parts.q_proj, normed[:, :first]),
+                (parts.k_proj, normed),
+                (parts.v_proj, normed),
+            )
+        )
+        if angles is not None:
+            key = rotated(key, *angles)
+            if first is None:  # the first tokens have no position
+                query = rotated(query, *angles)
+        mixed, _ = attention.attention(parts, query, key, value, None, scaling=parts.scaling)
+        return self.layer_scale1(parts.o_proj(mixed.flatten(2)))
+
+
+def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn the last tokens of x (B, H, T, d) by their angles (…, N, d) in pairs of features i and i + d/2 (Su et al. 2021)."""
+    before, patches = x[..., : -cosine.shape[-2], :], x[..., -cosine.shape[-2] :, :]
+    low, high = patches.chunk(2, -1)
+    turned = patches * cosine + torch.cat((-high, low), -1) * sine
+    return torch.cat((before, turned.to(x.dtype)), -2)
+
+
+def offset_positions(table: Tensor, height: int, width: int) -> Tensor:
+    """A position table (1, 1 + side^2, D) at another grid, (1, 1 + height * width, D): bicubic by scale factors with 0.1 added,
+    as DINO's and DINOv2's code has it."""
+    side = int((table.shape[1] - 1) ** 0.5)
+    if (height, width) == (side, side):
+        return table
+    grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, scale_factor=[(height + 0.1) / side, (width + 0.1) / side], mode="bicubic")
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
 
 class HuggingFaceBackbone(Backbone):
@@ -131,19 +203,27 @@ class HuggingFaceBackbone(Backbone):
             raise DataError(
                 f"{folder}: cannot be loaded: {str(error).strip().partition(chr(10))[0]}", "weights"
             ) from None
-        theirs, ours = loaded.state_dict(), self.model.state_dict()
         fresh = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-        if channels is not None:
-            self.spread_channels(theirs)
-        fit = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape} - fresh
+        theirs = {name: tensor for name, tensor in loaded.state_dict().items() if name not in fresh}
+        return self.take_tensors(theirs, report["unexpected_keys"], folder, missing)
+
+    def take_tensors(
+        self, theirs: dict[str, Tensor], unused: Sequence[str], where: Path, missing: Sequence[str] = ()
+    ) -> str:
+        """Tensors by the model's own names, those that have no place in it, and where they come from. See `take`."""
+        ours = self.model.state_dict()
+        (projection,) = (name for name in ours if self.is_patch_embedding(f"model.{name}") and ours[name].ndim == 4)
+        if projection in theirs and theirs[projection].shape[1] != ours[projection].shape[1]:
+            self.spread_channels(theirs, projection)
+        fit = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
         allowed = {name for name in set(ours) - fit if any(fnmatch.fnmatchcase(name, pattern) for pattern in missing)}
         inside = {name.partition(".")[0] for name in ours}
-        left = sorted(name for name in {*theirs, *report["unexpected_keys"]} - set(ours))
+        left = sorted(name for name in {*theirs, *unused} - set(ours))
         extra = [name for name in left if name.partition(".")[0] in inside and not name.endswith("mask_token")]
         if faults := sorted(set(ours) - fit - allowed) + extra:
             more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise DataError(
-                f"{folder}: {len(fit)}/{len(ours)} tensors fit the backbone; not so {', '.join(faults[:SHOWN])}{more}",
+                f"{where}: {len(fit)}/{len(ours)} tensors fit the backbone; not so {', '.join(faults[:SHOWN])}{more}",
                 "weights",
             )
         self.model.load_state_dict({name: theirs[name] for name in fit}, strict=False)
@@ -155,9 +235,8 @@ class HuggingFaceBackbone(Backbone):
             text += f"; {len(left)} of its tensors are not used ({', '.join(parts[:SHOWN])})"
         return text
 
-    def spread_channels(self, state: dict[str, Tensor]) -> None:
+    def spread_channels(self, state: dict[str, Tensor], name: str) -> None:
         """Give every channel of the model the mean of the weights' channels, scaled so that equal channels embed as before."""
-        (name,) = (name for name in state if self.is_patch_embedding(f"model.{name}") and state[name].ndim == 4)
         weight, channels = state[name], self.model.config.num_channels
         state[name] = (weight.mean(1, keepdim=True) * (weight.shape[1] / channels)).repeat(1, channels, 1, 1)
 
@@ -199,9 +278,32 @@ class Dinov2Backbone(HuggingFaceBackbone):
         "scale": ("layer_scale1", "layer_scale2"),
     }
 
+    can_shorten = True
+    layers: ClassVar[dict[type, type]] = {}
+    offset_positions = False
+
+    def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
+        super().__init__(model, cls, prefix, arguments)
+        for block in self.blocks:
+            kind = type(block)
+            if kind not in self.layers:
+                self.layers[kind] = type(kind.__name__, (BranchLayer, kind), {})
+            block.__class__ = self.layers[kind]
+
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Positions are always interpolated."""
-        return Hidden(self.model.embeddings(pixels, bool_masked_pos=mask), self.prefix, self.grid(pixels))
+        grid = self.grid(pixels)
+        if not self.offset_positions:
+            return Hidden(self.model.embeddings(pixels, bool_masked_pos=mask), self.prefix, grid)
+        parts = self.model.embeddings
+        patches = parts.patch_embeddings(pixels)
+        if mask is not None:
+            patches = torch.where(mask.unsqueeze(-1), parts.mask_token.to(patches.dtype), patches)
+        x = torch.cat([parts.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], 1)
+        x = x + offset_positions(parts.position_embeddings, *grid[1:])
+        if self.prefix > 1:
+            x = torch.cat([x[:, :1], parts.register_tokens.expand(len(x), -1, -1), x[:, 1:]], 1)
+        return Hidden(x, self.prefix, grid)
 
 
 class Dinov3Backbone(Dinov2Backbone):
@@ -212,7 +314,7 @@ class Dinov3Backbone(Dinov2Backbone):
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Cosines and sines (N, d) go to every block; in training their coordinates are jittered as the config says."""
-        hidden = super().embed(pixels, mask)
+        hidden = Hidden(self.model.embeddings(pixels, bool_masked_pos=mask), self.prefix, self.grid(pixels))
         hidden.context = {"position_embeddings": self.model.rope_embeddings(pixels)}
         return hidden
 

@@ -11,15 +11,15 @@ import torch
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.errors import ConfigError, DinomxError, Problem, Stopped, TrainingError
+from dinomx_core.planning.seeds import seed_of
 from dinomx_core.progress import Progress
-from dinomx_core.training.build import Parts
+from dinomx_core.training.build import Parts, copy_teacher
 from dinomx_core.training.checkpoint import save_best, save_checkpoint
-from dinomx_core.training.data import MicroBatches, TrainingImages, Unreadable, make_loader
+from dinomx_core.training.data import Masks, MicroBatches, TrainingImages, Unreadable, make_loader
 from dinomx_core.training.evaluation import evaluate
 from dinomx_core.training.flow import Views
 from dinomx_core.training.health import Health, Verdict
 from dinomx_core.training.stopping import StopRequest
-from dinomx_core.training.streams import seed_of
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,11 +30,12 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
     Raises Stopped after saving when told to stop, TrainingError when the run cannot go on.
     """
     plan, spec = parts.plan, parts.plan.spec
-    images = TrainingImages(parts.data, parts.augmentation, spec.run.seed, spec.loader.shuffle)
+    images = make_images(parts)
     batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")
     unreadable = Unreadable(folder.path, plan.data.count, spec.loader.max_unreadable, progress.note)
     health = recall(parts, folder, first_step)
+    said: set[str] = set()
     with contextlib.closing(iter_views(loader, parts.device, unreadable.add)) as stream:
         for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
@@ -50,6 +51,10 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
             folder.write("metrics", row)
             progress.step(row)
             tell(parts, folder, progress, health.step(row))
+            for note in notes(parts, row):
+                if note not in said:
+                    said.add(note)
+                    progress.note(f"step {step}  {note}")
 
             # once in a while, and when told to stop: save
             done, reason = step + 1, stop.reason
@@ -59,6 +64,16 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
             if reason and done < plan.steps:
                 raise Stopped(f"{reason} after step {done} of {plan.steps}; saved, and `--resume` goes on from there")
     tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, plan.steps))
+
+
+def make_images(parts: Parts) -> TrainingImages:
+    """The endless stream of training samples."""
+    plan, spec = parts.plan, parts.plan.spec
+    masks = None
+    if spec.masking and parts.masking:
+        view = spec.masking.component.view(spec.masking.options)
+        masks = Masks(parts.masking, view, plan.backbone.patch_size, plan.batch.images)
+    return TrainingImages(parts.data, parts.augmentation, plan.seed, spec.loader.shuffle, plan.batch.images, masks)
 
 
 def check_finite(parts: Parts, done: int) -> None:
@@ -76,7 +91,7 @@ def is_due(step: int, every: int) -> bool:
 
 def recall(parts: Parts, folder: RunFolder, first_step: int) -> Health:
     """Health as it was at `first_step`, from the rows that the run has written."""
-    health = Health(parts.plan, warm=bool(parts.plan.backbone.warm))
+    health = Health(parts.plan, warm=bool(parts.plan.backbone.warm or parts.plan.start))
     if first_step:
         for row in folder.rows("evaluations"):
             health.evaluated(row["step"], {k: v for k, v in row.items() if k not in ("step", "seconds")})
@@ -135,6 +150,9 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     for label, strategy in parts.strategies.items():
         prefix = "teacher." if label == "teacher" else f"strategy.{label}."
         strategy.after_step(parts.teacher, scope(values, prefix))
+    for label, network in plan.frozen.items():
+        if network.refresh(step + 1, scope(plan.lengths, f"loss.{label}.")):
+            copy_teacher(parts, network.name)
     return {
         "step": step,
         **metrics,
@@ -148,11 +166,18 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
 def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: int, watch: bool) -> dict[str, Any]:
     """One micro-batch. Model randomness (drop path) is reseeded here, so it follows from the step alone."""
     run, device = parts.plan.spec.run, parts.device
-    torch.manual_seed(seed_of(run.seed, "model", step, part, parts.parallelism.rank))
+    torch.manual_seed(seed_of(parts.plan.seed, "model", step, part, parts.parallelism.rank))
     with torch.autocast(device.type, AUTOCAST.get(run.precision), enabled=run.precision in AUTOCAST):
         total, metrics = parts.objective(views, values, watch)
     parts.optimizer.backward(total / parts.plan.batch.accumulation)
     return {"loss": total.detach(), **metrics}
+
+
+def notes(parts: Parts, row: dict[str, Any]) -> Iterator[str]:
+    """What the losses tell of a step, in words."""
+    for label, loss in parts.losses.items():
+        for note in loss.notes(scope(row, f"{label}/")):
+            yield f"loss.{label}: {note}"
 
 
 def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> None:
@@ -161,7 +186,7 @@ def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> 
         sums[name] = sums.get(name, 0.0) + float(value) / parts
 
 
-def scope(values: dict[str, float], prefix: str) -> dict[str, float]:
+def scope(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The values below a key path, by the rest of their names."""
     return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
 

@@ -9,15 +9,13 @@ import cattrs
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.discover import Registry
 from dinomx_core.errors import DataError
 from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.plan import Plan
-from dinomx_core.training.build import attribute, build_network
+from dinomx_core.training.build import attribute, build_network, load_backbone
 from dinomx_core.training.contracts import Backbone
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
@@ -47,7 +45,7 @@ class Model:
             raise DataError(f"{folder / 'dinomx.json'}: cannot be read ({type(error).__name__}: {error})") from None
         backbone = attribute(component)(options, component.shape(options, channels, image_size), image_size)
         if (folder / "manifest.json").exists():
-            take_from_checkpoint(backbone, folder, network)
+            load_backbone(backbone, folder, network)
         else:
             backbone.load(folder)
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
@@ -83,19 +81,3 @@ class Model:
         if isinstance(image, (str, Path)):
             return read_image(Path(image))
         return from_pillow(image) if isinstance(image, Image.Image) else to_tensor(np.array(image))
-
-
-def take_from_checkpoint(backbone: Backbone, folder: Path, network: str) -> None:
-    """Load one network's backbone of a checkpoint. Raises DataError when it is not there or does not fit."""
-    file = folder / f"{network}.safetensors"
-    if network == "teacher" and not file.exists():
-        file = folder / "student.safetensors"  # a run without a second network: the student teaches itself
-    if not file.exists():
-        there = ", ".join(sorted(f.stem for f in folder.glob("*.safetensors") if f.stem in ("student", "teacher")))
-        raise DataError(f'{folder}: holds no network "{network}", only {there or "none"}')
-    try:
-        head = "backbone."
-        state = {name[len(head) :]: tensor for name, tensor in load_file(file).items() if name.startswith(head)}
-        backbone.load_state_dict(state)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise DataError(f"{file}: cannot be loaded: {str(error).strip().partition(chr(10))[0]}") from None

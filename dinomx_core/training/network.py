@@ -35,8 +35,8 @@ class Network(nn.Module):
             if key not in passes:
                 pixels, mask = views.pixels[request.view], views.masks.get(request.view)
                 mask = None if request.masking == "none" or mask is None else mask.flatten(0, 1)
-                # Where every request is for class tokens through a head, the last block's patches are nobody's.
-                short = all(r.head and r.select == "cls" for r in requests if (r.view, r.masking) == key)
+                # Where every request is for class tokens, the last block's patches are nobody's.
+                short = all(r.select == "cls" for r in requests if (r.view, r.masking) == key)
                 passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short)
         first = next(iter(passes.values()))
         self.features = (first[-1] if isinstance(first, tuple) else first).summary.detach()
@@ -45,23 +45,31 @@ class Network(nn.Module):
         for request in requests:
             tokens = passes[request.view, request.masking]
             last = tokens[-1] if isinstance(tokens, tuple) else tokens
-            if request.head is None:
+            if request.select == "all" and request.head is None:
                 results[request] = tokens[-request.layers :] if request.layers > 1 else last
             elif request.select == "all":
                 results[request] = self.heads[request.head](last)
+            elif request.head is None:
+                results[request] = shaped(select_rows(last, request, views), request, views)
             else:
                 rows.setdefault(request.head, []).append((request, select_rows(last, request, views)))
         for label, wanted in rows.items():
             logits = self.heads[label](torch.cat([row for _, row in wanted]))
-            for (request, row), part in zip(wanted, logits.split([len(row) for _, row in wanted])):
-                count = views.pixels[request.view].shape[:2]
-                shape = {"cls": count, "patches": (*count, -1), "masked": (len(row),)}[request.select]
-                results[request] = part.view(*shape, part.shape[-1])
+            for (request, _), part in zip(wanted, logits.split([len(row) for _, row in wanted])):
+                results[request] = shaped(part, request, views)
         return results
 
 
+def shaped(rows: Tensor, request: Request, views: Views) -> Tensor:
+    """Rows (M, K) by crop and image: (V, B, K) for "cls", (V, B, N, K) for "patches", as they are for "masked"."""
+    if request.select == "masked":
+        return rows
+    count = views.pixels[request.view].shape[:2]
+    return rows.unflatten(0, (*count, -1) if request.select == "patches" else count)
+
+
 def select_rows(tokens: Tokens, request: Request, views: Views) -> Tensor:
-    """The rows (M, D) that a head is run on."""
+    """The rows (M, D) that a request is for."""
     if request.select == "cls":
         return tokens.summary
     if request.select == "patches":

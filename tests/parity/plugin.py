@@ -16,10 +16,31 @@ class Recorded:
     path: str = option(doc="the .safetensors file; its .json stands beside it")
 
 
-def shape_of(path: str, name: str) -> list[int]:
-    """Shape of a recorded tensor."""
+@attrs.frozen
+class Sizes:
+    """What a recording's crops are: steps, images a step, channels, and the views."""
+
+    steps: int
+    batch: int
+    channels: int
+    views: tuple[View, ...]
+
+
+def sizes(path: str) -> Sizes:
+    """Read from the shapes alone."""
     with safe_open(path, "np") as file:
-        return file.get_slice(name).get_shape()
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
+    if "crops" in shapes:  # DINO
+        steps, crops, batch, channels, size, _ = shapes["crops"]
+        views = [View("global", 2, size)] + ([View("local", crops - 2, size)] if crops > 2 else [])
+        return Sizes(steps, batch, channels, tuple(views))
+    steps = sum(name.endswith("/global_crops") for name in shapes)
+    rows, channels, size, _ = shapes["step0/global_crops"]
+    views = [View("global", 2, size, masked="step0/masks" in shapes)]
+    for view, name in (("local", "step0/local_crops"), ("gram", "step0/gram_teacher_crops")):
+        if name in shapes and shapes[name][0]:
+            views.append(View(view, shapes[name][0] * 2 // rows, shapes[name][2]))
+    return Sizes(steps, rows // 2, channels, tuple(views))
 
 
 def settings(path: str) -> dict:
@@ -29,19 +50,13 @@ def settings(path: str) -> dict:
 
 def inspect_recorded(options: Recorded) -> DataInfo:
     """One image for every (step, slot)."""
-    steps, _, batch, channels, *_ = shape_of(options.path, "crops")
-    return DataInfo(steps * batch, channels)
-
-
-def recorded_views(options: Recorded) -> list[View]:
-    """The first two crops are global."""
-    _, crops, _, _, size, _ = shape_of(options.path, "crops")
-    return [View("global", 2, size), View("local", crops - 2, size)]
+    found = sizes(options.path)
+    return DataInfo(found.steps * found.batch, found.channels)
 
 
 def recorded_preprocessing(options: Recorded) -> Preprocessing:
     """Crops are normalised already."""
-    size = shape_of(options.path, "crops")[-1]
+    size = sizes(options.path).views[0].size
     return Preprocessing(size, size, (0.0,), (1.0,))
 
 
@@ -56,6 +71,6 @@ def dinomx_augmentations():
         "recorded",
         Recorded,
         "tests.parity.recorded:RecordedCrops",
-        views=recorded_views,
+        views=lambda options: sizes(options.path).views,
         preprocessing=recorded_preprocessing,
     )

@@ -2,19 +2,22 @@
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from dinomx_core.training.contracts import Augmentation, Dataset
 from dinomx_core.training.flow import Crop, Item
 from dinomx_core.training.streams import Stream
-from tests.parity.plugin import Recorded
+from tests.parity.plugin import Recorded, sizes
+
+NAMES = {"global": "global_crops", "local": "local_crops", "gram": "gram_teacher_crops"}
 
 
 class RecordedData(Dataset):
     """Items are numbers; the augmentation knows what they stand for."""
 
     def __init__(self, options: Recorded):
-        crops = load_file(options.path)["crops"]
-        self.count = crops.shape[0] * crops.shape[2]
+        found = sizes(options.path)
+        self.count = found.steps * found.batch
 
     def __len__(self) -> int:
         return self.count
@@ -27,9 +30,23 @@ class RecordedCrops(Augmentation):
     """Item number -> the crops of its step and slot."""
 
     def __init__(self, options: Recorded, channels: int):
-        self.crops = load_file(options.path)["crops"]
+        self.tensors, self.sizes = load_file(options.path), sizes(options.path)
 
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
-        step, slot = divmod(int(item.id), self.crops.shape[2])
-        crops = [Crop(pixels) for pixels in self.crops[step, :, slot]]
-        return {"global": crops[:2], "local": crops[2:]} if len(crops) > 2 else {"global": crops}
+        step, slot = divmod(int(item.id), self.sizes.batch)
+        return {view.name: self.crops(view.name, step, slot) for view in self.sizes.views}
+
+    def crops(self, view: str, step: int, slot: int) -> list[Crop]:
+        """One image's crops of a view."""
+        if "crops" in self.tensors:
+            crops = self.tensors["crops"][step, :, slot]
+            return [Crop(pixels) for pixels in (crops[:2] if view == "global" else crops[2:])]
+        pixels = self.of_image(self.tensors[f"step{step}/{NAMES[view]}"], slot)
+        if view != "global":
+            return [Crop(crop) for crop in pixels]
+        masks = self.of_image(self.tensors[f"step{step}/masks"], slot)
+        return [Crop(crop, mask=mask) for crop, mask in zip(pixels, masks)]
+
+    def of_image(self, rows: Tensor, slot: int) -> Tensor:
+        """The rows of one image among (crops x images, ...)."""
+        return rows[slot :: self.sizes.batch]

@@ -8,22 +8,27 @@ prints max|a - b| / max|b| for every recorded quantity and exits 1 where one is 
 import contextlib
 import re
 import sys
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinomx_core import api
+from dinomx_core.builtin.hf import moved
+from dinomx_core.builtin.reference import network_of, understand
 from dinomx_core.training import attention
 from dinomx_core.training.build import Parts, build
-from dinomx_core.training.data import MicroBatches, TrainingImages, make_loader
-from dinomx_core.training.loop import iter_views, train_step
-from dinomx_dinov1.weights import backbone_from_reference
-from tests.parity import plugin
+from dinomx_core.training.data import MicroBatches, make_loader
+from dinomx_core.training.flow import Tokens
+from dinomx_core.training.loop import iter_views, make_images, train_step
+from tests.parity import configs, plugin
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 LIMIT, WIDE_LIMIT = 1e-4, 3e-4  # recorded quantities and features; weights and interpolated features
+Results = dict[str, tuple[float, float]]  # quantity -> (distance, limit)
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
@@ -35,14 +40,14 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Reference weights of backbone and head under this project's names."""
-    backbone = {name[9:]: tensor for name, tensor in state.items() if name.startswith("backbone.")}
-    result = {f"backbone.model.{name}": tensor for name, tensor in backbone_from_reference(backbone).items()}
-    for name, tensor in state.items():
-        if name.startswith("head."):  # the reference's head of one layer has it bare, not in a sequence
-            result[
-                f"heads.dino.{re.sub(r'^mlp[.](weight|bias)$', r'mlp.0.[1]', name[5:]).replace('[1]', name.rpartition('.')[2])}"
-            ] = tensor
+    """Reference weights of backbone and heads under this project's names."""
+    found = network_of(state, lambda value: isinstance(value, Tensor))
+    how = understand({name: tuple(tensor.shape) for name, tensor in found.items()}, heads=1)
+    if how.unused:
+        raise KeyError(how.unused[0])
+    result = {f"backbone.model.{move.ours}": moved(found[move.theirs], move) for move in how.moves}
+    for label, names in how.heads.items():
+        result.update({f"heads.{label}.{ours}": found[theirs] for ours, theirs in names.items()})
     return result
 
 
@@ -51,123 +56,141 @@ def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def dinov1_config(path: str, tensors: dict[str, Tensor]) -> dict:
-    """The recording's settings as this project's config; sizes are read from the tensors."""
-    s = plugin.settings(path)
-    init = below(tensors, "init/")
-    _, crops, batch, *_ = tensors["crops"].shape
-    a_pass = s["iters_per_epoch"]
-    steps = s["epochs"] * a_pass  # the schedules' length; the recording may hold fewer
-    width, _, patch, _ = init["backbone.patch_embed.proj.weight"].shape
-    mlp = [init[name] for name in sorted(init) if re.fullmatch(r"head\.mlp(\.\d+)?\.weight", name)]
-    prototypes, bottleneck = init["head.last_layer.weight_v"].shape
-    side = round((init["backbone.pos_embed"].shape[1] - 1) ** 0.5)
-    depth = len({name.split(".")[2] for name in init if name.startswith("backbone.blocks.")})
-    return {
-        "run": {"steps": steps, "batch_size": batch, "precision": "float32", "device": "cpu"},
-        "loader": {"workers": 0, "shuffle": False},
-        "data": {"name": "recorded", "path": path},
-        "augmentation": {"name": "recorded", "path": path},
-        "backbone": {
-            "name": "vit",
-            "width": width,
-            "depth": depth,
-            "heads": s["heads"],
-            "mlp_ratio": init["backbone.blocks.0.mlp.fc1.weight"].shape[0] / width,
-            "patch_size": patch,
-            "image_size": side * patch,
-            "positions": "offset",
-            "drop_path": 0.0,
-            "qkv_bias": "backbone.blocks.0.attn.qkv.bias" in init,
-            "layer_norm_eps": s["layer_norm_eps"],
-        },
-        "head": {
-            "dino": {
-                "prototypes": prototypes,
-                "hidden": mlp[0].shape[0],
-                "bottleneck": bottleneck,
-                "layers": len(mlp),
-                "train_magnitude": not s["norm_last_layer"],
-            }
-        },
-        "loss": {
-            "dino": {
-                "student_temperature": s["student_temp"],
-                "local_view": "local" if crops > 2 else "",
-                "teacher_temperature": {
-                    "start": s["warmup_teacher_temp"],
-                    "peak": s["teacher_temp"],
-                    "warmup": s["warmup_teacher_temp_epochs"] * a_pass,
-                    "shape": "constant",
-                    "hold": a_pass,
-                },
-                "target": {"name": "centering", "momentum": s["center_momentum"]},
-            }
-        },
-        "teacher": {"momentum": {"peak": s["momentum_teacher"], "end": 1.0}},
-        "optimizer": {
-            "lr": {"start": 0.0, "peak": s["lr"], "end": s["min_lr"], "warmup": s["warmup_epochs"] * a_pass},
-            "weight_decay": {"peak": s["weight_decay"], "end": s["weight_decay_end"]},
-            "clip": float(s["clip_grad"] or 0),
-            "clip_scope": "tensor",
-            "freeze_last_layer": s["freeze_last_layer_epochs"] * a_pass,
-        },
-    }
-
-
-def tokens_in_eval(parts: Parts, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """CLS features of the student and the attention of every block."""
+def tokens_in_eval(parts: Parts, pixels: Tensor) -> tuple[Tokens, list[Tensor]]:
+    """Features of the student and the attention of every block."""
     backbone = parts.student.backbone.eval()
     with torch.no_grad(), attention.recorded() as maps:
-        return backbone(pixels).cls, maps
+        return backbone(pixels), maps
 
 
-def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """Quantity -> (distance, limit)."""
-    the_plan = api.plan(dinov1_config(path, tensors), plugins=[plugin])
+def train(config: dict, tensors: dict[str, Tensor], steps: int) -> tuple[Parts, list[dict]]:
+    """Build, take the recorded weights, take the recorded steps. A row has the step's metrics and scheduled values."""
+    the_plan = api.plan(config, plugins=[plugin])
     parts = build(the_plan)
     initial = our_names(below(tensors, "init/"))
     parts.student.load_state_dict(initial)
     parts.teacher.network.load_state_dict(initial)
-    images = TrainingImages(parts.data, parts.augmentation, 0, shuffle=False)
-    recorded = len(tensors["losses"])
-    batches = MicroBatches(the_plan.batch, 0, 0, recorded)
-    rows, values = [], []
-    with contextlib.closing(
-        iter_views(make_loader(images, batches, the_plan.spec.loader, False), parts.device, lambda faults: None)
-    ) as stream:
-        for step in range(recorded):
-            values.append(the_plan.values_at(step))
-            rows.append(train_step(parts, stream, step))
-    found = {
-        "losses": [row["loss"] for row in rows],
-        "lr": [row["lr"] for row in rows],
-        "weight_decay": [row["weight_decay"] for row in rows],
-        "momentum": [v["teacher.momentum"] for v in values],
-        "teacher_temp": [v["loss.dino.teacher_temperature"] for v in values],
-    }
-    results = {
-        name: (distance(torch.tensor(v, dtype=torch.float64), tensors[name]), LIMIT) for name, v in found.items()
-    }
-    results["final_center"] = (distance(parts.losses["dino"].target.center, tensors["final_center"]), LIMIT)
+    batches = MicroBatches(the_plan.batch, 0, 0, steps)
+    loader = make_loader(make_images(parts), batches, the_plan.spec.loader, False)
+    rows = []
+    with contextlib.closing(iter_views(loader, parts.device, lambda faults: None)) as stream:
+        for step in range(steps):
+            row = {**the_plan.values_at(step), **train_step(parts, stream, step)}
+            row["last_layer_lr"] = next(g["lr"] for g in parts.optimizer.adamw.param_groups if g["last_layer"])
+            rows.append(row)
+    return parts, rows
+
+
+def compare(rows: list[dict], found: Mapping[str, str | Callable], tensors: dict[str, Tensor], prefix: str) -> Results:
+    """Recorded series against ours: by the name of a row's value, or worked out from the row."""
+    results = {}
+    for name, how in found.items():
+        values = [how(row) if callable(how) else row[how] for row in rows]
+        results[name] = (distance(torch.tensor(values, dtype=torch.float64), tensors[prefix + name]), LIMIT)
+    return results
+
+
+def compare_weights(parts: Parts, tensors: dict[str, Tensor]) -> Results:
+    """Final student and teacher."""
+    results = {}
     for group, network in (("final_student", parts.student), ("final_teacher", parts.teacher.network)):
         ours = network.state_dict()
         for name, theirs in our_names(below(tensors, f"{group}/")).items():
             if not name.endswith("k_proj.bias"):  # its true gradient is zero: the optimiser amplifies rounding there
                 results[f"{group}/{name}"] = (distance(ours[name], theirs), WIDE_LIMIT)
-    cls, maps = tokens_in_eval(parts, tensors["crops"][0, 0])
-    results["features_cls"] = (distance(cls, tensors["features_cls"]), LIMIT)
+    return results
+
+
+def replay_dinov1(path: str, tensors: dict[str, Tensor]) -> Results:
+    """DINO."""
+    parts, rows = train(configs.dinov1(path, below(tensors, "init/")), tensors, len(tensors["losses"]))
+    series: dict[str, str | Callable] = {
+        "losses": "loss",
+        "lr": "lr",
+        "weight_decay": "weight_decay",
+        "momentum": "teacher.momentum",
+        "teacher_temp": "loss.dino.teacher_temperature",
+    }
+    results = compare(rows, series, tensors, "")
+    results["final_center"] = (distance(parts.losses["dino"].target.center, tensors["final_center"]), LIMIT)
+    results.update(compare_weights(parts, tensors))
+    tokens, maps = tokens_in_eval(parts, tensors["crops"][0, 0])
+    results["features_cls"] = (distance(tokens.cls, tensors["features_cls"]), LIMIT)
     results["last_attention"] = (distance(maps[-1], tensors["last_attention"]), LIMIT)
     for name in (n for n in tensors if re.fullmatch(r"crops_\d+", n)):
-        cls, _ = tokens_in_eval(parts, tensors[name])
+        tokens, _ = tokens_in_eval(parts, tensors[name])
         key = name.replace("crops", "features_cls")
-        results[key] = (distance(cls, tensors[key]), WIDE_LIMIT)
+        results[key] = (distance(tokens.cls, tensors[key]), WIDE_LIMIT)
     return results
+
+
+def series_of(path: str, config: dict) -> dict[str, str | Callable]:
+    """The recorded series of DINOv2 and DINOv3, by where ours are found."""
+    views = {view.name: view.count for view in plugin.sizes(path).views}
+    pairs = {"global": 2, "local": 2 * views.get("local", 0)}
+    share = {name: count / sum(pairs.values()) for name, count in pairs.items()}  # DINOv2 records its terms so weighted
+    koleo = config["loss"].get("koleo", {}).get("weight", 0.0)
+    temperature = next(iter(label for label in ("dino", "ibot") if label in config["loss"]))
+    return {
+        "dino_local": lambda row: row.get("dino/local", 0.0) * share["local"],
+        "dino_global": lambda row: row["dino/global"] * share["global"],
+        "ibot": "loss/ibot",
+        "koleo": lambda row: row.get("loss/koleo", 0.0) * koleo,
+        "dino_local_crops_loss": lambda row: row.get("dino/local", 0.0),
+        "dino_global_crops_loss": "dino/global",
+        "dino_local_loss_weight": "loss.dino.local_weight",
+        "ibot_loss": "loss/ibot",
+        "koleo_loss": lambda row: row.get("loss/koleo", 0.0) / 2,  # DINOv3 records the mean over the global crops
+        "gram_loss": lambda row: row.get("loss/gram", 0.0),
+        "gram_loss_weight": lambda row: row.get("loss.gram.weight", 0.0),
+        "optimised_total": "loss",
+        "lr": "lr",
+        "last_layer_lr": "last_layer_lr",
+        "weight_decay": "weight_decay",
+        "momentum": "teacher.momentum",
+        "teacher_temp": f"loss.{temperature}.teacher_temperature",
+    }
+
+
+def replay_later(path: str, tensors: dict[str, Tensor], config: dict) -> Results:
+    """DINOv2 and DINOv3."""
+    parts, rows = train(config, tensors, plugin.sizes(path).steps)
+    recorded = {name.removeprefix("record/") for name in tensors if name.startswith("record/")}
+    series = series_of(path, config)
+    if unknown := recorded - set(series):
+        raise KeyError(f"recorded, and not compared: {sorted(unknown)}")
+    results = compare(rows, {name: series[name] for name in sorted(recorded)}, tensors, "record/")
+    for label, center in below(tensors, "final_center/").items():
+        ours = parts.losses[label].target.center.view_as(center)
+        results[f"final_center/{label}"] = (distance(ours, center), LIMIT)
+    results.update(compare_weights(parts, tensors))
+    inputs = {"final_features": tensors["step0/global_crops"][:2]}
+    inputs.update({name.removesuffix("/input"): tensors[name] for name in tensors if name.endswith("/input")})
+    for name, pixels in inputs.items():
+        limit = LIMIT if name == "final_features" else WIDE_LIMIT
+        tokens, _ = tokens_in_eval(parts, pixels)
+        results[f"{name}/cls"] = (distance(tokens.cls, tensors[f"{name}/cls"]), limit)
+        results[f"{name}/patch"] = (distance(tokens.patches, tensors[f"{name}/patch"]), limit)
+    return results
+
+
+def replay(path: str) -> Results:
+    """Every recorded quantity's distance and limit."""
+    tensors = load_file(path)
+    if "crops" in tensors:
+        return replay_dinov1(path, tensors)
+    init = below(tensors, "init/")
+    if "schedules" not in plugin.settings(path):
+        return replay_later(path, tensors, configs.dinov2(path, init))
+    with tempfile.TemporaryDirectory() as folder:
+        gram_teacher = f"{folder}/gram_teacher.safetensors"
+        save_file(below(tensors, "gram_init/"), gram_teacher)
+        return replay_later(path, tensors, configs.dinov3(path, init, gram_teacher))
 
 
 def main(path: str) -> int:
     """Print the table; 0 when everything is within its limit."""
-    results = replay_dinov1(path, load_file(path))
+    results = replay(path)
     for name, (found, limit) in results.items():
         print(f"{'ok  ' if found <= limit else 'FAIL'}  {found:9.2e}  (limit {limit:.0e})  {name}")
     failed = sum(found > limit for found, limit in results.values())

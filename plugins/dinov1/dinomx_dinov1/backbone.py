@@ -3,14 +3,13 @@
 import attrs
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 from transformers.models.vit.modeling_vit import ViTLayer
 
 from dinomx_core import BackboneShape
 from dinomx_core.training import attention
 from dinomx_core.training.flow import Hidden
-from dinomx_core.training.huggingface import HuggingFaceBackbone
+from dinomx_core.training.huggingface import HuggingFaceBackbone, offset_positions
 from dinomx_dinov1 import plugin
 
 
@@ -72,14 +71,8 @@ class ViTBackbone(HuggingFaceBackbone):
             patches = torch.where(mask.unsqueeze(-1), parts.mask_token.to(patches.dtype), patches)
         x = torch.cat([parts.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], 1)
         _, height, width = self.grid(pixels)
-        return Hidden(x + self.offset_positions(height, width), self.prefix, self.grid(pixels))
-
-    def offset_positions(self, height: int, width: int) -> Tensor:
-        """(1, 1 + height * width, D): bicubic by scale factors with 0.1 added, as the reference code has it."""
-        table = self.model.embeddings.position_embeddings
-        side = int((table.shape[1] - 1) ** 0.5)
-        if (height, width) == (side, side):
-            return table
-        grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, scale_factor=[(height + 0.1) / side, (width + 0.1) / side], mode="bicubic")
-        return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        return Hidden(
+            x + offset_positions(self.model.embeddings.position_embeddings, height, width),
+            self.prefix,
+            self.grid(pixels),
+        )

@@ -9,18 +9,20 @@ from dinomx_core.training.health import assignment_metrics
 from dinomx_dinov1 import plugin
 
 
-def cross_view_entropy(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Mean over images and pairs of different crops of -sum(p log q).
+def pair_entropy(teacher: Tensor, student: Tensor, temperature: float, same_crops: bool) -> Tensor:
+    """Mean over images and pairs of a teacher's and a student's crop of -sum(p log q) (Caron et al. 2021, equation 2).
 
-    teacher (T, B, K) probabilities; student (S, B, K) logits, whose first T crops are the teacher's; pairs of the same
-    crop are left out (Caron et al. 2021, equation 2).
+    teacher (T, B, K) probabilities; student (S, B, K) logits. With `same_crops` the student's crops are the teacher's, and a
+    crop is not paired with itself; 0 where that leaves no pair.
     """
     log_q = torch.log_softmax(student.float() / temperature, dim=-1)
-    # The sum over pairs is (sum of p) . (sum of log q) less the same-crop terms: T + S products in place of T * S.
-    every = (teacher.sum(0) * log_q.sum(0)).sum()
-    same = (teacher * log_q[: len(teacher)]).sum()
-    pairs = len(teacher) * len(student) - len(teacher)
-    return (same - every) / (pairs * student.shape[1])
+    # The sum over pairs is (sum of p) . (sum of log q): T + S products in place of T * S.
+    total = (teacher.sum(0) * log_q.sum(0)).sum()
+    pairs = len(teacher) * len(student)
+    if same_crops:
+        total = total - (teacher * log_q).sum()
+        pairs -= len(teacher)
+    return -total / max(1, pairs * student.shape[1])
 
 
 class DinoLoss(Loss):
@@ -29,13 +31,23 @@ class DinoLoss(Loss):
     def __init__(self, options: "plugin.Dino", context: LossContext):
         super().__init__()
         self.temperature = options.student_temperature
-        *self.student, self.teacher = plugin.dino_requests(options)
+        self.globals, *self.locals, self.teacher = plugin.dino_requests(options)
         self.target = context.build_target(options.target, context.heads[options.head].outputs)
 
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
-        """See `cross_view_entropy` and `assignment_metrics`."""
+        """See `pair_entropy` (told as `global` and `local`) and `assignment_metrics`.
+
+        The two are weighted by their numbers of pairs, the local one by `local_weight` besides.
+        """
         logits: Tensor = outputs[self.teacher]
         probabilities = self.target(logits.flatten(0, 1), values["teacher_temperature"]).view(logits.shape)
-        student = torch.cat([outputs[request] for request in self.student])
-        value = cross_view_entropy(probabilities, student, self.temperature)
-        return LossResult(value, assignment_metrics(probabilities.flatten(0, 1), value))
+        found = {"global": pair_entropy(probabilities, outputs[self.globals], self.temperature, same_crops=True)}
+        both, local = len(logits), sum(len(outputs[request]) for request in self.locals)
+        share = (both - 1) / (both - 1 + local)  # of the pairs
+        value = plain = share * found["global"]
+        for request in self.locals:
+            found["local"] = pair_entropy(probabilities, outputs[request], self.temperature, same_crops=False)
+            value = value + values["local_weight"] * (1 - share) * found["local"]
+            plain = plain + (1 - share) * found["local"]
+        metrics = assignment_metrics(probabilities.flatten(0, 1), plain)
+        return LossResult(value, {**metrics, **{name: entropy.detach() for name, entropy in found.items()}})

@@ -12,6 +12,7 @@ from dinomx_core import (
     Draft,
     Head,
     HeadShape,
+    HowMasked,
     Length,
     Loss,
     Recipe,
@@ -48,17 +49,21 @@ class Dino:
         "divides the teacher's logits",
         check=schedule_of(positive),
     )
+    local_weight: Schedule = option(
+        Schedule.constant(1.0), "factor of the pairs with a local crop (DINOv3)", check=schedule_of(not_negative)
+    )
+    masked: bool = option(False, "the student's global crops have masked patches (DINOv2); needs [masking]")
     global_view: str = option("global", "crops that the teacher sees, and the student too")
     local_view: str = option("local", 'crops that only the student sees; "": none')
 
 
 def dino_requests(options: Dino) -> list[Request]:
     """Class tokens through the head: the student's of every crop, the teacher's of the global ones."""
-    views = [view for view in (options.global_view, options.local_view) if view]
-    return [
-        *(Request("student", view, head=options.head) for view in views),
-        Request("teacher", options.global_view, head=options.head),
-    ]
+    how: HowMasked = "replace" if options.masked else "none"
+    student = [Request("student", options.global_view, how, head=options.head)]
+    if options.local_view:
+        student.append(Request("student", options.local_view, head=options.head))
+    return [*student, Request("teacher", options.global_view, head=options.head)]
 
 
 def check_dino(options: Dino, draft: Draft) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ class CenteringTarget(Target):
     seen: Tensor
     count: Tensor
 
-    def __init__(self, options: "plugin.Centering", outputs: int):
+    def __init__(self, options: "plugin.Centering", outputs: int, parallelism: Parallelism):
         super().__init__()
         self.momentum = options.momentum
         self.register_buffer("center", torch.zeros(1, outputs))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import ViTModel
 
-from dinomx_core import Chosen, DataError
+from dinomx_core import Chosen, DataError, HeadShape
 from dinomx_core.declare.discover import discover
 from dinomx_core.training.build import construct
 from dinomx_core.training.contracts import LossContext
@@ -17,7 +17,7 @@ from dinomx_core.training.huggingface import DropPath
 from dinomx_dinov1 import plugin
 from dinomx_dinov1.backbone import ViTBackbone
 from dinomx_dinov1.head import DinoHead, WeightNormLinear
-from dinomx_dinov1.loss import DinoLoss, cross_view_entropy
+from dinomx_dinov1.loss import DinoLoss, pair_entropy
 from dinomx_dinov1.target import CenteringTarget
 from tests.parity.replay import GOLDENS
 
@@ -34,22 +34,29 @@ def vit(channels=3, image_size=32, **options):
 
 def test_the_loss_is_the_recorded_one():
     recorded = load_file(GOLDENS / "losses.safetensors")
-    found = cross_view_entropy(recorded["dino/teacher_probs"], recorded["dino/student_logits"], 0.1)
     teacher, student = recorded["dino/teacher_probs"], recorded["dino/student_logits"]
-    pairs = [(t, s) for t in range(2) for s in range(5) if s != t]
-    by_hand = sum(-(teacher[t] * F.log_softmax(student[s] / 0.1, -1)).sum(-1).mean() for t, s in pairs) / len(pairs)
-    assert found.item() == pytest.approx(by_hand.item(), rel=1e-6)
-    only_global = cross_view_entropy(teacher, student[:2], 0.1)
+    every_pair = pair_entropy(teacher, student, 0.1, same_crops=False)
+    assert every_pair.item() == pytest.approx(recorded["dino/loss"].item(), rel=1e-6)
+    only_global = pair_entropy(teacher, student[:2], 0.1, same_crops=True)
     assert only_global.item() == pytest.approx(recorded["dino/loss_ignore_diagonal"].item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("teachers", "students"), [(1, 2), (3, 3), (2, 10)])
-def test_any_number_of_views(teachers, students):
+@pytest.mark.parametrize(("teachers", "locals_"), [(1, 1), (3, 0), (2, 8)])
+def test_the_mean_is_over_all_pairs_of_different_crops(teachers, locals_):
     torch.manual_seed(0)
-    p, q = torch.rand(teachers, 4, 8).softmax(-1), torch.randn(students, 4, 8)
-    pairs = [(t, s) for t in range(teachers) for s in range(students) if s != t]
-    by_hand = sum(-(p[t] * F.log_softmax(q[s] / 0.1, -1)).sum(-1).mean() for t, s in pairs) / len(pairs)
-    assert cross_view_entropy(p, q, 0.1).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    context = LossContext({"dino": HeadShape(8, 0)}, 4, OneProcess(), lambda chosen, outputs: lambda p, temperature: p)
+    options = plugin.Dino(target=None, local_view="local" if locals_ else "")
+    p, q = torch.rand(teachers, 4, 8).softmax(-1), torch.randn(teachers + locals_, 4, 8)
+    pairs = [(t, s) for t in range(teachers) for s in range(teachers + locals_) if s != t]
+    each = {pair: -(p[pair[0]] * F.log_softmax(q[pair[1]] / 0.1, -1)).sum(-1).mean() for pair in pairs}
+    loss = DinoLoss(options, context)
+    outputs = dict(zip(plugin.dino_requests(options), (q[:teachers], q[teachers:])))
+    outputs[plugin.dino_requests(options)[-1]] = p
+    value = loss(outputs, None, {"teacher_temperature": 1.0, "local_weight": 1.0}).value
+    assert value.item() == pytest.approx(sum(each.values()).item() / len(pairs), rel=1e-5)
+    halved = sum(part * (0.5 if s >= teachers else 1.0) for (_, s), part in each.items()) / len(pairs)
+    value = loss(outputs, None, {"teacher_temperature": 1.0, "local_weight": 0.5}).value
+    assert value.item() == pytest.approx(halved.item(), rel=1e-5)
 
 
 def test_a_fresh_head_gives_about_the_logarithm_of_its_prototypes():
@@ -57,11 +64,11 @@ def test_a_fresh_head_gives_about_the_logarithm_of_its_prototypes():
     head = DinoHead(plugin.DinoHead(prototypes=4096, hidden=64, bottleneck=32), 16)
     logits = head(torch.randn(64, 16)).view(2, 32, 4096)
     uniform = torch.full_like(logits, 1 / 4096)
-    assert cross_view_entropy(uniform, logits, 1.0).item() == pytest.approx(math.log(4096), rel=0.01)
+    assert pair_entropy(uniform, logits, 1.0, same_crops=True).item() == pytest.approx(math.log(4096), rel=0.01)
 
 
 def test_centering_is_used_before_it_is_updated_and_only_in_training():
-    target = CenteringTarget(plugin.Centering(momentum=0.9), 3)
+    target = CenteringTarget(plugin.Centering(momentum=0.9), 3, OneProcess())
     logits = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
     torch.testing.assert_close(target(logits, 0.5), (logits / 0.5).softmax(-1))
     target.after_step(OneProcess())
@@ -149,10 +156,13 @@ def test_the_loss_module_sees_views_of_its_options():
         target=Chosen("target", registry.find("target", "centering"), plugin.Centering()), local_view=""
     )
     head = plugin.head_shape(plugin.DinoHead(prototypes=8), 4)
-    loss = DinoLoss(options, LossContext({"dino": head}, 4, lambda chosen, outputs: construct(chosen, outputs)))
-    (student,), teacher = loss.student, loss.teacher
+    loss = DinoLoss(
+        options,
+        LossContext({"dino": head}, 4, OneProcess(), lambda chosen, outputs: construct(chosen, outputs, OneProcess())),
+    )
+    student, teacher = loss.globals, loss.teacher
     logits = torch.randn(2, 3, 8)
-    result = loss({student: logits, teacher: logits}, Views({}), {"teacher_temperature": 0.04})
+    result = loss({student: logits, teacher: logits}, Views({}), {"teacher_temperature": 0.04, "local_weight": 1.0})
     assert result.value.ndim == 0 and 0 <= float(result.metrics["teacher_entropy"]) <= 1
 
 

@@ -1,0 +1,86 @@
+"""What a run starts from where that is another run: its sizes, and whether they fit. No weights are read."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import cattrs
+
+from dinomx_core.declare.components import BackboneShape, HeadShape
+from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.values import Chosen
+from dinomx_core.errors import DataError, PluginError
+from dinomx_core.folders import DESCRIPTION, MANIFEST, find_model, is_ours, newest_whole
+from dinomx_core.planning.convert import make_converter
+
+SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
+         "channels": "number of channels", "prefix": "number of tokens before the patches"}  # fmt: skip
+
+
+@attrs.frozen
+class Origin:
+    """A run or checkpoint, planned or there, that another takes weights from."""
+
+    place: str
+    backbone: BackboneShape
+    heads: Mapping[str, HeadShape]
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint with a student that a path means: itself, or a run's newest whole one. Raises DataError when it means none."""
+    place = path
+    if (path / "checkpoints").is_dir():
+        step, notes = newest_whole(path / "checkpoints")
+        if step is None:
+            raise DataError("; ".join(notes) or f"{path}: has no checkpoint yet", "start")
+        place = path / "checkpoints" / str(step)
+    if not (place / MANIFEST).is_file() or not (place / "student.safetensors").is_file():
+        raise DataError(f"{path}: is neither a run with checkpoints nor a checkpoint of one", "start")
+    return place
+
+
+def describe(folder: Path, registry: Registry) -> Origin:
+    """Sizes of a checkpoint or export. Raises DataError where they cannot be read."""
+    try:
+        about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        component = registry.find("backbone", about["backbone"]["name"])
+        options = make_converter(registry).structure(about["backbone"]["options"], component.options)
+        shape = component.shape(options, about["channels"], about["image_size"])
+        heads = {label: HeadShape(head["outputs"], head["parameters"]) for label, head in about["heads"].items()}
+    except (OSError, ValueError, KeyError, TypeError, PluginError, cattrs.BaseValidationError) as error:
+        raise DataError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from None
+    return Origin(str(folder), shape, heads)
+
+
+def misfits(origin: Origin, shape: BackboneShape) -> Iterator[tuple[str, str]]:
+    """How a backbone differs from the one it takes weights from: (option, message) pairs, the first of which names the cause."""
+    for name, words in SIZES.items():
+        ours, theirs = getattr(shape, name), getattr(origin.backbone, name)
+        if ours != theirs:
+            yield name, f"the {words} is {ours}, but {origin.place} has {theirs}"
+    if same_sizes(origin.backbone, shape) and shape.parameters != origin.backbone.parameters:
+        yield (
+            "",
+            f"has {shape.parameters} parameters, but {origin.place} has {origin.backbone.parameters}; the position grid, the MLP or "
+            "the biases differ (backbone.image_size keeps a grid)",
+        )
+
+
+def same_sizes(one: BackboneShape, other: BackboneShape) -> bool:
+    """Whether no named size differs."""
+    return all(getattr(one, name) == getattr(other, name) for name in SIZES)
+
+
+def source_shape(source: str, backbone: Chosen, shape: BackboneShape | None, registry: Registry) -> BackboneShape:
+    """Sizes of what a further network is loaded from: a run, checkpoint or export, or weights that the student's kind of backbone
+    reads. Raises DataError when it is none of them."""
+    path = Path(source).expanduser()
+    if is_ours(path):
+        return describe(find_model(path, "teacher"), registry).backbone
+    if "weights" not in {field.name for field in attrs.fields(type(backbone.options))}:
+        raise DataError(
+            f'{source}: the backbone "{backbone.component.name}" reads no weights; name a run or a checkpoint'
+        )
+    options = attrs.evolve(backbone.options, weights=source)
+    return backbone.component.shape(options, shape.channels if shape else 3, 0)

@@ -1,0 +1,1 @@
+"""DINOv3 (Siméoni et al. 2025, "DINOv3")."""
