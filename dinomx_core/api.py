@@ -76,7 +76,6 @@ def plans(
         text, stem = document.read_text(Path(config)), Path(config).stem
         command = shlex.join(["dinomx", "run", Path(config).name, *(w for o in overrides for w in ("--set", o))])
         parsed = document.parse(text, str(config))
-    text = to_toml(config) if isinstance(config, dict) else text
     settings = [*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else [])]
     made: list[Plan] = []
     problems: dict[Problem, list[str]] = {}
@@ -88,6 +87,7 @@ def plans(
             tables.places["run", "name"] = "default"
         try:
             spec = to_spec(tables, registry)
+            text = to_toml(config) if isinstance(config, dict) else text
             before = made[-1] if made else None
             made.append(make_plan(spec, tables, env or Env.here(), registry, text, command, stage, before))
         except ConfigError as error:
@@ -247,6 +247,18 @@ def export(
     from dinomx_core.training.export import export_checkpoint
 
     return export_checkpoint(Path(run_dir), Path(out), checkpoint, network, format, discover(plugins))
+
+
+def convert(source: str | Path, out: str | Path, *, heads: int = 0) -> dict[str, Any]:
+    """Write a checkpoint of DINO, DINOv2, DINOv3 or timm as a Hugging Face folder, its projection heads beside it in
+    `heads.safetensors`. Returns what was found.
+
+    source: a `.pth`, `.pt`, `.bin` or `.safetensors` file, read as weights alone. heads: attention heads, where they are not of 64
+    features. Raises DataError when it is no such file or not every tensor has a place, ConfigError for an `out` that holds something.
+    """
+    from dinomx_core.builtin import convert as built_in
+
+    return built_in.convert(Path(source), Path(out), heads)
 
 
 def embed(

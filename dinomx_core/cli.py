@@ -91,6 +91,21 @@ def export(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint of DINO, DINOv2, DINOv3 or timm", show_default=False)],
+    to: Annotated[Path, typer.Argument(help="Folder to write", show_default=False)],
+    heads: Annotated[int, typer.Option(help="Attention heads; 0: of 64 features each", min=0)] = 0,
+) -> None:
+    """Write a checkpoint of a reference code as a Hugging Face folder."""
+    from dinomx_core import api
+
+    done = api.convert(source, to, heads=heads)
+    typer.echo(f"converted    {done['type']} to {done['folder']}: {done['report']}")
+    for label, count in done["heads"].items():
+        typer.echo(f"head         {label}: {count} tensors in heads.safetensors")
+
+
+@app.command()
 def embed(
     source: Annotated[Path, typer.Argument(help="Run folder, checkpoint or export; or a config", show_default=False)],
     data: Annotated[Path, typer.Argument(help="Folder of images", show_default=False)],

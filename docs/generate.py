@@ -22,6 +22,12 @@ WORDS = {
     Length: "length",
     Schedule: "schedule",
 }
+STAGES = """\
+## Stages
+
+Each `[[stage]]` table is a run of its own: its `name` names its folder below the run's, and its tables are merged over those outside of
+the stages (`[stage.optimizer]` over `[optimizer]`). A stage starts from the student, the teacher and the heads of the one before it.
+"""
 HEAD = """\
 # Config reference
 
@@ -103,7 +109,8 @@ def page() -> str:
         lines += [f"## `[{name}]`", "", inspect.getdoc(cls) or "", "", *rows(cls), ""]
     lines += ["## Tables that pick a component", "", "| table | kind | when left out |", "|---|---|---|"]
     lines += [
-        f"| `[{table}]` | {kind} | {f'`{name}`' if name else 'required'} |" for table, (kind, name) in SLOTS.items()
+        f"| `[{table}]` | {kind} | {f'`{name}`' if name else 'required' if name is None else 'none'} |"
+        for table, (kind, name) in SLOTS.items()
     ]
     for table, (kind, listing) in LABELLED.items():
         which = f'those that `{listing} = ["LABEL", …]` lists, else every table' if listing else "every table"
@@ -119,7 +126,7 @@ def page() -> str:
         *rows(EvaluatorFrame),
         "",
     ]
-    lines += ["# Components", ""]
+    lines += [STAGES, "# Components", ""]
     registry = discover()
     for kind in KINDS:
         for name in registry.names(kind.kind):  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ prototypes = 0
 """
     )
     assert errors(text) == [
-        "c.toml:12: optimizer.momentun: unknown key; known: betas, clip, clip_scope, eps, freeze_last_layer, "
+        "c.toml:12: optimizer.momentun: unknown key; known: backbone_lr, betas, clip, clip_scope, eps, freeze_last_layer, "
         "freeze_last_layer_by, layer_decay, lr, patch_embed_lr, scaling, scaling_batch, weight_decay",
         'c.toml:11: optimizer.lr: expected a number or a table such as { peak = 1e-3, end = 1e-6, warmup = "10%" }, got "fast"',
         "c.toml:13: optimizer.clip: must be 0 or more, got -1.0",
@@ -91,7 +91,7 @@ prototypes = 0
         ('[optimizer]\nbetas = [0.9, "x"]', 'c.toml:5: optimizer.betas: item 2: expected a number, got "x"'),
         ("[optimizer]\nlr = nan", "c.toml:5: optimizer.lr.peak: expected a number, got NaN"),
         ("[optimiser]\nlr = 1", 'c.toml:4: optimiser: unknown key; did you mean "optimizer"?'),
-        ('losses = ["dino", "ibot"]', 'c.toml:4: losses: no loss is called "ibot"; installed: dino'),
+        ('losses = ["dino", "byol"]', 'c.toml:4: losses: no loss is called "byol"; installed: dino, gram, ibot, koleo'),
         (
             "[optimizer]\nbetas = [0.9]",
             "c.toml:5: optimizer.betas: must be two numbers of 0 or more and less than 1, got [0.9]",
@@ -122,9 +122,9 @@ def test_missing_keys_name_what_could_stand_there(errors):
         "c.toml:1: run.steps: missing",
         "c.toml: optimizer.lr: missing",
         "c.toml: data: missing; add [data] with a name (digits, image-folder)",
-        "c.toml: backbone: missing; add [backbone] with a name (hf, vit)",
+        "c.toml: backbone: missing; add [backbone] with a name (dinov2, dinov2-registers, dinov3-vit, hf, vit)",
         "c.toml: augmentation: missing; add [augmentation] with a name (multicrop)",
-        "c.toml: loss: no loss; add a table [loss.NAME] (dino) or a recipe",
+        "c.toml: loss: no loss; add a table [loss.NAME] (dino, gram, ibot, koleo) or a recipe",
     ]
 
 
@@ -190,7 +190,7 @@ def test_a_new_name_drops_the_recipes_keys_of_that_table(tmp_path, image_folder)
 def test_lines_are_found_through_strings_arrays_and_inline_tables():
     text = 'a = """\n[no]\nx = 1\n"""\n[t]\nlist = [\n  1,\n  2,\n]\n"odd key" = 1\nb.c = { d = 1 }\n[[t.x]]\nz = 1\n'
     assert locate(text) == {
-        ("a",): 1, ("t",): 5, ("t", "list"): 6, ("t", "odd key"): 10, ("t", "b"): 11, ("t", "b", "c"): 11, ("t", "x"): 12, ("t", "x", "z"): 13,
+        ("a",): 1, ("t",): 5, ("t", "list"): 6, ("t", "odd key"): 10, ("t", "b"): 11, ("t", "b", "c"): 11, ("t", "x"): 12, ("t", "x", "0"): 12, ("t", "x", "0", "z"): 13,
     }  # fmt: skip
 
 

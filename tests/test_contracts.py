@@ -7,7 +7,7 @@ from dinomx_core import ConfigError, Request, api
 from dinomx_core.training.build import build
 from dinomx_core.training.flow import Hidden, drop_masked
 from tests import toy_objectives
-from tests.conftest import rows
+from tests.fixtures import rows
 
 CROPS = {"size": 16, "area": [0.5, 1.0]}
 

@@ -10,7 +10,7 @@ from dinomx_core.builtin.digits import DigitsData
 from dinomx_core.builtin.image_folder import ImageFolderData
 from dinomx_core.builtin.listing import list_images
 from dinomx_core.builtin.plugin import Digits, ImageFolder, count_digits, count_files
-from tests.conftest import rows
+from tests.fixtures import rows
 
 
 def test_digits_are_counted_as_they_are_and_split_without_overlap():

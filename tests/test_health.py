@@ -8,7 +8,7 @@ import torch
 
 from dinomx_core import TrainingError, api
 from dinomx_core.training.health import assignment_metrics, feature_metrics
-from tests.conftest import rows
+from tests.fixtures import rows
 
 KNN = {
     "every": "25%",

@@ -13,7 +13,7 @@ from dinomx_core.builtin.families import FAMILIES, Hf, hf_shape
 from dinomx_core.builtin.hf import build_hf
 from dinomx_core.training import attention
 from dinomx_core.training.build import build
-from tests.conftest import rows
+from tests.fixtures import rows
 
 EXTRA = {
     "beit": {"layer_scale_init_value": 0.1, "use_relative_position_bias": True},

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import update
+from tests.fixtures import update
 from tests.parity import replay
-
 
 TRAJECTORIES = {
     "dinov1_trajectory": 97,

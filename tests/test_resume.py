@@ -12,19 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dinomx_core import ConfigError, Stopped, TrainingError, api
+from dinomx_core import ConfigError, Stopped, TrainingError, api, folders
 from dinomx_core.training import checkpoint as ckpt
-from tests.conftest import rows
-
-TIMINGS = ("seconds", "data_seconds", "images_per_second")
-KNN = {
-    "knn": {
-        "every": 3,
-        "k": [5],
-        "bank": {"name": "digits", "split": "train"},
-        "query": {"name": "digits", "split": "test"},
-    }
-}
+from tests.fixtures import KNN, TIMINGS, rows
 
 
 def left_by(folder):
@@ -34,7 +24,7 @@ def left_by(folder):
         for name in ("metrics", "evaluations")
         if (folder / f"{name}.jsonl").exists()
     }
-    last = folder / "checkpoints" / str(ckpt.steps_in(folder / "checkpoints")[0])
+    last = folder / "checkpoints" / str(folders.steps_in(folder / "checkpoints")[0])
     tensors = {f"{f.stem}/{n}": t for f in sorted(last.glob("*.safetensors")) for n, t in load_file(f).items()}
     return written, tensors
 
@@ -155,7 +145,7 @@ def test_what_is_kept(toy):
     config = config_of(toy, "run", run={"steps": 12})
     config["checkpoint"] = {"every": 1, "keep_last": 2, "keep_every": 5, "keep_best": "knn/accuracy@5"}
     folder = api.run(config).folder
-    assert ckpt.steps_in(folder / "checkpoints") == [12, 11, 10, 5]
+    assert folders.steps_in(folder / "checkpoints") == [12, 11, 10, 5]
     found = {row["step"]: row["knn/accuracy@5"] for row in rows(folder / "evaluations.jsonl")}
     best = json.loads((folder / "checkpoints" / "best" / "manifest.json").read_text())
     assert best["value"] == max(found.values()) == found[best["step"]] and best["figure"] == "knn/accuracy@5"
@@ -165,7 +155,7 @@ def test_what_is_kept(toy):
         "dinomx.json",
         "manifest.json",
     }
-    assert ckpt.fault_of(folder / "checkpoints" / "best") == ""
+    assert folders.fault_of(folder / "checkpoints" / "best") == ""
 
 
 def test_a_figure_that_no_evaluation_gives_is_refused_for_keep_best(toy):
@@ -291,7 +281,7 @@ def test_a_signal_to_every_process_of_the_job_saves_and_leaves(toy, tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 4, said
-    step = ckpt.steps_in(tmp_path / "runs" / "run" / "checkpoints")[0]
+    step = folders.steps_in(tmp_path / "runs" / "run" / "checkpoints")[0]
     assert said == f"stopped: SIGTERM after step {step} of 4000; saved, and `--resume` goes on from there\n"
     assert len(rows(metrics)) == step
 
@@ -340,27 +330,27 @@ def test_pruning_never_counts_a_broken_checkpoint(toy):
     with pytest.raises(Stopped):
         api.run(config, progress=StopAt(8, signal.SIGTERM))
     checkpoints = api.plan(config).run_dir / "checkpoints"
-    assert ckpt.steps_in(checkpoints) == [8, 7]
+    assert folders.steps_in(checkpoints) == [8, 7]
     (checkpoints / "8" / "student.safetensors").write_bytes(b"")
     (checkpoints / "99").mkdir()
     (checkpoints / ".5.draft").mkdir()
     with pytest.raises(MemoryError):
         api.run(config, resume=True, progress=StopAt(8, error=MemoryError()))
-    assert [step for step in ckpt.steps_in(checkpoints) if not ckpt.fault_of(checkpoints / str(step))][-1:] == [7]
+    assert [step for step in folders.steps_in(checkpoints) if not folders.fault_of(checkpoints / str(step))][-1:] == [7]
     assert not (checkpoints / ".5.draft").exists() and not (checkpoints / "99").exists()
     api.run(config, resume=True)
-    assert ckpt.steps_in(checkpoints) == [12, 11]
+    assert folders.steps_in(checkpoints) == [12, 11]
 
 
 def test_checkpoints_of_which_none_is_whole_are_refused_not_deleted(toy):
     folder = api.run(config_of(toy, "run")).folder
-    for step in ckpt.steps_in(folder / "checkpoints"):
+    for step in folders.steps_in(folder / "checkpoints"):
         (folder / "checkpoints" / str(step) / "manifest.json").write_text("{")
     with pytest.raises(
         ConfigError, match="run.name: no checkpoint is whole; bring one back, or start anew with --overwrite: check"
     ):
         api.run(config_of(toy, "run"), resume=True)
-    assert ckpt.steps_in(folder / "checkpoints") == [10, 8] and len(rows(folder / "metrics.jsonl")) == 10
+    assert folders.steps_in(folder / "checkpoints") == [10, 8] and len(rows(folder / "metrics.jsonl")) == 10
 
 
 @pytest.mark.parametrize(
@@ -426,6 +416,6 @@ def test_weights_that_are_not_finite_are_not_saved(toy):
     )
     with pytest.raises(TrainingError, match="not finite"):
         api.run(config)
-    step, notes = ckpt.newest_whole(api.plan(config).run_dir / "checkpoints")
+    step, notes = folders.newest_whole(api.plan(config).run_dir / "checkpoints")
     saved = load_file(api.plan(config).run_dir / "checkpoints" / str(step) / "student.safetensors")
     assert step >= 1 and notes == [] and all(bool(torch.isfinite(t).all()) for t in saved.values())

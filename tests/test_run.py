@@ -13,17 +13,9 @@ from dinomx_core.training.build import build
 from dinomx_core.training.data import MicroBatches, collate, make_loader
 from dinomx_core.training.evaluation import preprocess
 from dinomx_core.training.loop import make_images
-from tests.conftest import rows
+from tests.fixtures import KNN, TIMINGS, rows
 
-TIMINGS = ("seconds", "data_seconds", "images_per_second")
-KNN = {
-    "knn": {
-        "every": 2,
-        "k": [5],
-        "bank": {"name": "digits", "split": "train"},
-        "query": {"name": "digits", "split": "test"},
-    }
-}
+OFTEN = {"knn": {**KNN["knn"], "every": 2}}
 
 
 def history(folder):
@@ -36,7 +28,7 @@ def final(folder, part="student"):
 
 
 def test_a_run_leaves_what_the_design_says(toy):
-    result = api.run(toy(evaluate=KNN))
+    result = api.run(toy(evaluate=OFTEN))
     assert {p.name for p in result.folder.iterdir()} == {
         "config.toml", "plan.json", "metrics.jsonl", "evaluations.jsonl", "checkpoints", "export",
     }  # fmt: skip
@@ -106,7 +98,7 @@ def test_another_seed_gives_another_run(toy):
 
 
 def test_evaluation_leaves_the_run_as_it_was(toy):
-    with_it = api.run(toy(evaluate=KNN)).folder
+    with_it = api.run(toy(evaluate=OFTEN)).folder
     without = api.run(toy(run={"name": "plain"})).folder
     assert history(with_it) == history(without)
 

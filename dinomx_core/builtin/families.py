@@ -6,7 +6,7 @@ from typing import Any, Literal
 import attrs
 
 from dinomx_core.builtin import weights as files
-from dinomx_core.builtin.reference import Reference, understand
+from dinomx_core.builtin.reference import Reference
 from dinomx_core.declare.components import BackboneShape
 from dinomx_core.declare.values import below_one, not_negative, option
 from dinomx_core.errors import DataError
@@ -154,7 +154,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
         folder = files.find_weights(options.weights, options.revision, only_config=True)
         reference = None
         if folder.is_file():
-            reference = understand(files.reference_shapes(folder), options.heads)
+            reference = files.read_reference(folder, options.heads)
             where, kind, family = folder, reference.type, FAMILIES[reference.type]
             config = plain_sizes({**family.defaults, **reference.config}, str(where), "weights")
         else:

@@ -96,7 +96,7 @@ def take_weights(backbone: HuggingFaceBackbone, options: Hf, known: Known, chann
     folder = find_weights(options.weights, options.revision)
     theirs = known.config["num_channels"]
     if known.reference:
-        state, heads = read_reference(folder, known.reference)
+        state, heads = read_tensors(folder, known.reference)
         text = backbone.take_tensors(state, known.reference.unused, folder, options.missing)
         return Start(folder.name, text, heads=heads)
     text = backbone.take(folder, options.missing, None if theirs == channels else theirs)
@@ -105,7 +105,7 @@ def take_weights(backbone: HuggingFaceBackbone, options: Hf, known: Known, chann
     return Start(options.weights if hub else folder.name, text, licence(folder), hub, heads)
 
 
-def read_reference(file: Path, how: Reference) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+def read_tensors(file: Path, how: Reference) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """Tensors of a reference checkpoint under transformers' names, and those of its heads by label. Raises DataError."""
     try:
         if file.suffix == ".safetensors":

@@ -1,6 +1,7 @@
 """Multi-crop: where to crop is drawn apart from what is done to the pixels, each from a stream of its own."""
 
 import math
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -61,6 +62,33 @@ def change_pixels(image: Tensor, rng: Random, crops: Crops, number: int) -> Tens
     return px.solarize(image) if solarize else image
 
 
+@dataclass
+class Place:
+    """Where a crop lies: top, left, height, width in pixels of the image, and whether it is flipped."""
+
+    box: tuple[int, int, int, int]
+    flip: bool
+    vertical: bool
+
+    def cut(self, image: Tensor, size: int) -> Tensor:
+        """(C, size, size) float32 over 0..1, resized in the image's own depth."""
+        top, left, height, width = self.box
+        cut = px.to_float(px.resize(image[:, top : top + height, left : left + width], (size, size)))
+        axes = [axis for axis, wanted in ((-1, self.flip), (-2, self.vertical)) if wanted]
+        return torch.flip(cut, axes) if axes else cut
+
+    @property
+    def signed(self) -> tuple[float, float, float, float]:
+        """As `Crop.box` has it."""
+        top, left, height, width = self.box
+        return (
+            float(top),
+            float(left),
+            float(-height if self.vertical else height),
+            float(-width if self.flip else width),
+        )
+
+
 class MultiCropAugmentation(Augmentation):
     """Crops, resizes in the image's own depth, flips, changes the pixels, normalises."""
 
@@ -72,19 +100,43 @@ class MultiCropAugmentation(Augmentation):
 
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
         """The crops of one image."""
-        return {
-            name: [self.crop(item, stream, name, n, crops) for n in range(crops.count)] for name, crops in self.sets
-        }
+        sizes, views = self.sizes(stream), {}
+        for name, crops in self.sets:
+            places = [self.place(item, stream, name, crops) for _ in range(crops.count)]
+            views[name] = self.crops(item, stream, name, crops, places, sizes[name], distorted=True)
+            if name == "global" and self.options.gram is not None:
+                # The same draws once more: a view of its own changes nothing of the others.
+                distorted = self.options.gram.distorted
+                views["gram"] = self.crops(item, stream, name, crops, places, sizes["gram"], distorted)
+        return views
 
-    def crop(self, item: Item, stream: Stream, name: str, number: int, crops: Crops) -> Crop:
-        """One crop: box and flips from the purpose "box", pixels from "pixels"."""
-        where, what = stream.purpose(f"{name} box"), stream.purpose(f"{name} pixels")
+    def sizes(self, stream: Stream) -> dict[str, int]:
+        """Side of each view's crops, the same for all images of a step."""
+        options = self.options
+        tables = {"global": options.globals, "local": options.locals, "gram": options.gram}
+        result = {name: table.size for name, table in tables.items() if table is not None}
+        if options.sizes:
+            shares = [mixed.share for mixed in options.sizes]
+            mixed = stream.step.fresh("sizes").choices(options.sizes, shares)[0]
+            given = {"global": mixed.globals, "local": mixed.locals, "gram": mixed.gram}
+            result.update({name: size for name, size in given.items() if size})
+        return result
+
+    def place(self, item: Item, stream: Stream, name: str, crops: Crops) -> Place:
+        """Box and flips, from the purpose "box"."""
+        where = stream.purpose(f"{name} box")
         height, width = item.image.shape[-2:]
-        top, left, h, w = draw_box(where, height, width, crops)
-        flip, vertical = where.random() < crops.flip, where.random() < crops.vertical_flip
-        image = px.to_float(px.resize(item.image[:, top : top + h, left : left + w], (crops.size, crops.size)))
-        if axes := [axis for axis, wanted in ((-1, flip), (-2, vertical)) if wanted]:
-            image = torch.flip(image, axes)
-        image = change_pixels(image, what, crops, number)
-        box = (float(top), float(left), float(-h if vertical else h), float(-w if flip else w))
-        return Crop(px.normalise(image, self.options.mean, self.options.std), box)
+        box = draw_box(where, height, width, crops)
+        return Place(box, flip=where.random() < crops.flip, vertical=where.random() < crops.vertical_flip)
+
+    def crops(
+        self, item: Item, stream: Stream, name: str, crops: Crops, places: list[Place], size: int, distorted: bool
+    ) -> list[Crop]:
+        """One view's crops; pixels change by the purpose "pixels"."""
+        what, result = stream.fresh(f"{name} pixels"), []
+        for number, place in enumerate(places):
+            image = place.cut(item.image, size)
+            if distorted:
+                image = change_pixels(image, what, crops, number)
+            result.append(Crop(px.normalise(image, self.options.mean, self.options.std), place.signed))
+        return result

@@ -120,11 +120,31 @@ class Crops:
 
 
 @attrs.frozen
+class GramCrops:
+    """The global crops once more, at another size: what a Gram teacher sees (Siméoni et al. 2025, section 4.3)."""
+
+    size: int = option(doc="side in pixels", check=positive)
+    distorted: bool = option(False, "change their pixels as those of the global crops")
+
+
+@attrs.frozen
+class CropSizes:
+    """One of the sets of sizes that batches are drawn from."""
+
+    share: float = option(doc="of the batches, in proportion to the other sets'", check=positive)
+    globals: int = option(doc="side of global crops", check=positive)
+    locals: int = option(0, "side of local crops; 0: as in the table of the local crops", check=not_negative)
+    gram: int = option(0, "side of the Gram teacher's crops; 0: as in its table", check=not_negative)
+
+
+@attrs.frozen
 class MultiCrop:
     """Large global and small local crops of each image, as in DINO (Caron et al. 2021, section 3.1)."""
 
     globals: Crops = option(doc='the view "global"')
     locals: Crops | None = option(None, 'the view "local"; left out: none')
+    gram: GramCrops | None = option(None, 'the view "gram", of the same places as the global crops; left out: none')
+    sizes: list[CropSizes] = option([], "mixed sizes: each batch has those of one set; none: the tables' own")
     mean: list[float] = option(IMAGENET_MEAN, "subtracted from pixels over 0..1, one for all channels or one a channel")
     std: list[float] = option(IMAGENET_STD, "divided by, likewise", check=positive)
     resize: int = option(
@@ -133,10 +153,17 @@ class MultiCrop:
 
 
 def multicrop_views(options: MultiCrop) -> list[View]:
-    """Global and local."""
-    views = [View("global", options.globals.count, options.globals.size, key="globals.size")]
+    """Global, local and the Gram teacher's; of mixed sizes the largest, and the others beside it."""
+    tables = [("global", "globals", options.globals.count, options.globals.size)]
     if options.locals is not None and options.locals.count:
-        views.append(View("local", options.locals.count, options.locals.size, key="locals.size"))
+        tables.append(("local", "locals", options.locals.count, options.locals.size))
+    if options.gram is not None:
+        tables.append(("gram", "gram", options.globals.count, options.gram.size))
+    views = []
+    for name, table, count, size in tables:
+        sizes = sorted({getattr(mixed, table) or size for mixed in options.sizes} or {size})
+        key = "sizes" if options.sizes else f"{table}.size"
+        views.append(View(name, count, sizes[-1], key=key, others=tuple(sizes[:-1])))
     return views
 
 
@@ -147,11 +174,16 @@ def multicrop_preprocessing(options: MultiCrop) -> Preprocessing:
 
 
 def check_multicrop(options: MultiCrop, draft: Draft) -> list[tuple[str, str]]:
-    """The evaluation's centre crop must fit."""
-    size = options.globals.size
-    return (
-        [("resize", f"{options.resize} is smaller than the centre crop of {size}")] if 0 < options.resize < size else []
-    )
+    """The evaluation's centre crop must fit; mixed sizes name only crops that are made."""
+    size, problems = options.globals.size, []
+    if 0 < options.resize < size:
+        problems.append(("resize", f"{options.resize} is smaller than the centre crop of {size}"))
+    for name in ("locals", "gram"):
+        if getattr(options, name) is None and any(getattr(sizes, name) for sizes in options.sizes):
+            problems.append(
+                ("sizes", f"give {name} a size, but there is no table {name}; add it, or leave the size out")
+            )
+    return problems
 
 
 @attrs.frozen

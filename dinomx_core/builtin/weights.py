@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomx_core.builtin.pickles import Shape, read_shapes
-from dinomx_core.builtin.reference import network_of
+from dinomx_core.builtin.reference import Reference, network_of, understand
 from dinomx_core.errors import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -100,15 +100,17 @@ def tensors_of_folder(folder: Path) -> dict[str, tuple[int, ...]]:
     raise DataError(f"{folder}: has no weights ({WEIGHTS} or {INDEX})", "weights")
 
 
-def reference_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names, as the reference code has them, and shapes of the network in a checkpoint. Raises DataError (key "weights")."""
-    if file.suffix == ".safetensors":
-        return network_of(safetensors_header(file), lambda value: isinstance(value, tuple))
+def read_reference(file: Path, heads: int) -> Reference:
+    """What is in a checkpoint of a reference code; `heads` as in `understand`. Raises DataError (key "weights" or "heads")."""
     try:
-        found = network_of(read_shapes(file), lambda value: isinstance(value, Shape))
+        if file.suffix == ".safetensors":
+            shapes = network_of(safetensors_header(file), lambda value: isinstance(value, tuple))
+        else:
+            found = network_of(read_shapes(file), lambda value: isinstance(value, Shape))
+            shapes = {name: tensor.shape for name, tensor in found.items()}
+        return understand(shapes, heads)
     except DataError as error:
         raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}", error.key) from None
-    return {name: tensor.shape for name, tensor in found.items()}
 
 
 def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

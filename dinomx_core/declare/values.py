@@ -50,7 +50,7 @@ class Length:
         return round(self.amount * scale)
 
     def __str__(self) -> str:
-        number = f"{self.amount:g}"
+        number = f"{self.amount:.0f}" if self.unit == "steps" else f"{self.amount:g}"
         return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
 
 

@@ -101,6 +101,11 @@ class OptimizerOptions:
         "global",
         "what one norm covers: a tensor (DINO), a network, i.e. the backbone or one head (DINOv2, DINOv3), or all",
     )
+    backbone_lr: Schedule = option(
+        Schedule.constant(1.0),
+        "lr factor of the backbone: a warm-up from 0 lets fresh heads settle before it moves",
+        check=schedule_of(not_negative),
+    )
     layer_decay: float = option(1.0, "lr factor from a block to the one below it", check=fraction)
     patch_embed_lr: float = option(1.0, "lr factor of the patch projection", check=not_negative)
     freeze_last_layer: Length = option(Length(0), "stretch in which the heads' last layer does not change")

@@ -144,7 +144,7 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
             f"step {step}: the loss is not finite ({which}); lower optimizer.lr, lengthen its warm-up, or train in float32"
         )
     lr, weight_decay = values["optimizer.lr"], values["optimizer.weight_decay"]
-    norm = parts.optimizer.step(step, lr, weight_decay)
+    norm = parts.optimizer.step(step, lr, weight_decay, values["optimizer.backbone_lr"])
     for loss in parts.losses.values():
         loss.after_step(parts.parallelism)
     for label, strategy in parts.strategies.items():

@@ -21,19 +21,21 @@ def last_layer_parameters(network: Network) -> list[nn.Parameter]:
 
 
 def parameter_groups(student: Network, losses: Mapping[str, Loss], options: OptimizerOptions) -> list[dict]:
-    """Trainable parameters by (lr factor, decayed or not, last layer or not).
+    """Trainable parameters by (lr factor, decayed or not, last layer or not, of the backbone or not).
 
     Biases and 1-D parameters are not decayed; class, position and mask tokens are (as in the three references). Layer-wise
     decay: embeddings decay^(L+1), block i decay^(L-i), everything after the blocks 1.
     """
     frozen_last = {id(p) for p in last_layer_parameters(student)}
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    inside = {id(p) for p in student.backbone.parameters()}
+    groups: dict[tuple[float, bool, bool, bool], list[nn.Parameter]] = {}
     for factor, parameter in _with_lr_factor(student, losses, options):
         decayed = parameter.ndim > 1
-        groups.setdefault((factor, decayed, id(parameter) in frozen_last), []).append(parameter)
+        key = (factor, decayed, id(parameter) in frozen_last, id(parameter) in inside)
+        groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "lr_factor": factor, "decayed": decayed, "last_layer": last}
-        for (factor, decayed, last), parameters in groups.items()
+        {"params": parameters, "lr_factor": factor, "decayed": decayed, "last_layer": last, "backbone": backbone}
+        for (factor, decayed, last, backbone), parameters in groups.items()
     ]
 
 
@@ -101,12 +103,13 @@ class Optimizer:
         """Add the gradients of one micro-batch."""
         self.scaler.scale(loss).backward()
 
-    def step(self, step: int, lr: float, weight_decay: float) -> float:
-        """Update the weights. Returns the gradient norm before clipping; raises TrainingError when it is not finite."""
+    def step(self, step: int, lr: float, weight_decay: float, backbone_lr: float = 1.0) -> float:
+        """Update the weights; `backbone_lr` is the backbone's factor. Returns the gradient norm before clipping; raises
+        TrainingError when it is not finite."""
         frozen = step < self.freeze_last_layer
         for group in self.adamw.param_groups:
             still = frozen and group["last_layer"] and self.options.freeze_last_layer_by == "lr"
-            group["lr"] = 0.0 if still else lr * group["lr_factor"]
+            group["lr"] = 0.0 if still else lr * group["lr_factor"] * (backbone_lr if group["backbone"] else 1.0)
             group["weight_decay"] = weight_decay if group["decayed"] else 0.0
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.adamw)

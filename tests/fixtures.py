@@ -29,6 +29,16 @@ TOY = {
     "optimizer": {"lr": 1e-3},
 }
 
+TIMINGS = ("seconds", "data_seconds", "images_per_second")
+KNN = {
+    "knn": {
+        "every": 3,
+        "k": [5],
+        "bank": {"name": "digits", "split": "train"},
+        "query": {"name": "digits", "split": "test"},
+    }
+}
+
 
 @pytest.fixture
 def toy(tmp_path):

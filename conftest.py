@@ -1,0 +1,3 @@
+"""Fixtures of tests/ for the plugins' tests too."""
+
+pytest_plugins = ["tests.fixtures"]
