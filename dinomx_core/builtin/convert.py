@@ -23,7 +23,7 @@ def convert(source: Path, out: Path, heads: int) -> dict[str, Any]:
     except DataError as error:
         raise DataError(str(error) if error.key != "heads" else f"{error} (--heads)") from None
     masks = any(move.theirs == "mask_token" for move in found.moves)
-    options = Hf(weights=str(source), heads=heads, mask_token=masks)
+    options = Hf(weights=str(source), heads=heads, mask_token=masks, missing=[] if masks else ["*mask_token"])
     backbone = build_hf(options, hf_shape(options, found.config["num_channels"], 0), 0)
     start = backbone.warm_start()
     assert start is not None, "the options name weights"

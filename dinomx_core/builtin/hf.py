@@ -71,6 +71,7 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
             f"{where}: the config cannot be built: {error}", "weights" if options.weights else "config"
         ) from None
     backbone = ADAPTERS[known.type](model, known.family.cls, prefix_of(known), arguments)
+    backbone.component = "hf"
     plain = {key: value for key, value in config.to_dict().items() if key not in NOT_OPTIONS}
     backbone.options = attrs.evolve(
         options, weights="", revision="", missing=[], other_channels="refuse", family=known.type, config=plain,

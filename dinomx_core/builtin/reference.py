@@ -103,12 +103,10 @@ def understand(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Reference:
             if registers:
                 config["num_register_tokens"] = registers
     moves = tuple(_moves(shapes, kind, depth))
-    used = {move.theirs for move in moves}
-    found, unused = _heads_beside(shapes), []
-    for name in shapes:
-        if name not in used and not NOT_WEIGHTS.search(name) and not name.startswith(tuple(HEADS)):
-            unused.append(name)
-    return Reference(kind, config, moves, found, tuple(unused))
+    found = _heads_beside(shapes)
+    used = {move.theirs for move in moves}.union(*(names.values() for names in found.values()))
+    unused = tuple(name for name in shapes if name not in used and not NOT_WEIGHTS.search(name))
+    return Reference(kind, config, moves, found, unused)
 
 
 def _heads(shapes: Mapping[str, tuple[int, ...]], width: int, depth: int) -> int:
@@ -130,7 +128,7 @@ def _dinov3(shapes: Mapping[str, tuple[int, ...]], registers: int) -> dict[str, 
         "num_register_tokens": registers, "intermediate_size": hidden, "use_gated_mlp": gated,
         "hidden_act": "silu" if gated else "gelu", "query_bias": bias, "key_bias": False, "value_bias": bias,
         "proj_bias": f"{first}attn.proj.bias" in shapes, "image_size": 224,
-        "mlp_bias": any(f"{first}mlp.{name}.bias" in shapes for name in ("fc1", "w1")),
+        "mlp_bias": any(f"{first}mlp.{name}.bias" in shapes for name in ("fc1", "w1", "fc1_g")),
     }  # fmt: skip
 
 

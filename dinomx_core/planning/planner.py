@@ -194,7 +194,8 @@ class _Planner:
         try:
             theirs = source_shape(network.source, self.spec.backbone, shape, self.registry)
         except UNREADABLE as error:
-            self.refuse(str(error), key)
+            at = error.key if isinstance(error, DataError) and error.key != "weights" else ""
+            self.refuse(f"{at}: {error}" if at else str(error), key)
             return
         for _, message in misfits(Origin(f'"{network.source}"', theirs, {}), shape) if shape else ():
             self.refuse(message, key)

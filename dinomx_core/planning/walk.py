@@ -56,7 +56,7 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
         for key, inner in value.items():
             yield from leaves(inner, (*path, key))
     elif value is not None:
-        yield path, value
+        yield path, as_table(value)
 
 
 def as_table(value: Any) -> Any:

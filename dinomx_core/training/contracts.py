@@ -39,13 +39,15 @@ class Backbone(nn.Module, ABC):
     """Pixels to tokens in three moves, `embed`, `blocks`, `finish`, on which freezing, sharding and pictures all stand.
 
     `roles` names the parts within one block by what they do ("query", "key", "value", "output", "mlp", "norm"), as module
-    names relative to the block. `options` rebuild this backbone's shape anywhere, without the weights it started from.
+    names relative to the block. `options` rebuild this backbone's shape anywhere, without the weights it started from; they are
+    those of the component `component`, or of the one that it was built by.
     """
 
     width: int
     patch_size: int
     roles: Mapping[str, tuple[str, ...]]
     options: Any
+    component: str = ""
 
     @abstractmethod
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:

@@ -33,7 +33,7 @@ def description(parts: Parts) -> dict[str, Any]:
     plan = parts.plan
     return {
         "backbone": {
-            "name": plan.spec.backbone.component.name,
+            "name": parts.student.backbone.component or plan.spec.backbone.component.name,
             "options": as_table(parts.student.backbone.options),
         },
         "heads": {
