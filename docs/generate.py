@@ -10,7 +10,7 @@ import attrs
 
 from dinomx_core.declare.components import KINDS, EvaluatorFrame, LossFrame
 from dinomx_core.declare.discover import discover
-from dinomx_core.declare.values import Chosen, Length, Schedule
+from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
 
 PAGE = Path(__file__).parent / "config.md"
@@ -21,6 +21,7 @@ WORDS = {
     str: "text",
     Length: "length",
     Schedule: "schedule",
+    Size: "number, or array of two",
 }
 STAGES = """\
 ## Stages

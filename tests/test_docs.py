@@ -112,7 +112,7 @@ def test_the_cifar_example_plans_wherever_its_images_are(place):
     sets += [f"evaluate.linear.bank.path={place}/cells", f"evaluate.linear.query.path={place}/held-out-cells"]
     plan = api.plan(TOP / "examples" / "cifar10.toml", overrides=[*sets, "evaluate.knn.k=[5]"])
     assert (plan.backbone.width, plan.backbone.depth, plan.backbone.heads, plan.backbone.patch_size) == (128, 6, 4, 4)
-    assert [(view.name, view.size) for view in plan.views] == [("global", 32), ("local", 16)]
+    assert [(view.name, view.size.plain) for view in plan.views] == [("global", 32), ("local", 16)]
 
 
 def runnable(text):

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+import dinomx_core
 from dinomx_core import ConfigError, DataError, TrainingError, api
 from dinomx_core.training.build import build
 from dinomx_core.training.data import MicroBatches, collate, make_loader
@@ -203,3 +204,30 @@ def test_a_run_that_cannot_be_built_deletes_nothing_and_leaves_no_trace(toy, tmp
             api.run(toy(run={"device": "cuda", "name": name}), overwrite=True)
     assert len(rows(kept / "metrics.jsonl")) == 4
     assert not (tmp_path / "runs" / "new").exists()
+
+
+def test_crops_need_not_be_square(toy, image_folder):
+    config = toy(
+        data={"name": "image-folder", "path": str(image_folder), "split": None, "channels": 1},
+        augmentation={"globals": {"size": [16, 24]}, "locals": {"size": [8, 12]}},
+    )
+    plan = api.plan(config)
+    assert [(str(view.size), plan.backbone.tokens(view.size)) for view in plan.views] == [
+        ("16 x 24", 25),
+        ("8 x 12", 7),
+    ]
+    views = collate([make_images(build(plan))[position] for position in range(2)])
+    assert (views.pixels["global"].shape[-2:], views.pixels["local"].shape[-2:]) == ((16, 24), (8, 12))
+    folder = api.run(plan).folder
+    model = dinomx_core.load(folder)
+    assert model([np.zeros((30, 40), np.uint8), np.zeros((40, 30), np.uint8)]).grid == (1, 4, 6)
+    processor = json.loads((folder / "export" / "preprocessor_config.json").read_text())
+    assert processor["crop_size"] == {"height": 16, "width": 24} and model.preprocessing == plan.preprocessing
+
+
+@pytest.mark.parametrize("size", [0, [16], [16, -4], 16.5, "16"])
+def test_sizes_are_pixels_or_height_and_width(toy, size):
+    with pytest.raises(
+        ConfigError, match=r"augmentation.globals.size: expected pixels above 0 \(64\) or \[height, width\]"
+    ):
+        api.plan(toy(augmentation={"globals": {"size": size}}))

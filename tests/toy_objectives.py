@@ -81,7 +81,7 @@ def dinomx_augmentations():
         Masked,
         ROOT + "MaskedCrops",
         views=lambda o: [View("global", o.globals.count, o.globals.size, masked=True)],
-        preprocessing=lambda o: Preprocessing(o.globals.size, o.globals.size, (0.3,), (0.3,)),
+        preprocessing=lambda o: Preprocessing(min(o.globals.size), o.globals.size, (0.3,), (0.3,)),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.builtin.plugin import Crops, MultiCrop
+from dinomx_core.declare.values import Size
 from dinomx_core.training import pixels as px
 from dinomx_core.training.contracts import Augmentation
 from dinomx_core.training.flow import Crop, Item
@@ -70,10 +71,10 @@ class Place:
     flip: bool
     vertical: bool
 
-    def cut(self, image: Tensor, size: int) -> Tensor:
-        """(C, size, size) float32 over 0..1, resized in the image's own depth."""
+    def cut(self, image: Tensor, size: Size) -> Tensor:
+        """(C, height, width) of `size`, float32 over 0..1, resized in the image's own depth."""
         top, left, height, width = self.box
-        cut = px.to_float(px.resize(image[:, top : top + height, left : left + width], (size, size)))
+        cut = px.to_float(px.resize(image[:, top : top + height, left : left + width], (size.height, size.width)))
         axes = [axis for axis, wanted in ((-1, self.flip), (-2, self.vertical)) if wanted]
         return torch.flip(cut, axes) if axes else cut
 
@@ -110,8 +111,8 @@ class MultiCropAugmentation(Augmentation):
                 views["gram"] = self.crops(item, stream, name, crops, places, sizes["gram"], distorted)
         return views
 
-    def sizes(self, stream: Stream) -> dict[str, int]:
-        """Side of each view's crops, the same for all images of a step."""
+    def sizes(self, stream: Stream) -> dict[str, Size]:
+        """Size of each view's crops, the same for all images of a step."""
         options = self.options
         tables = {"global": options.globals, "local": options.locals, "gram": options.gram}
         result = {name: table.size for name, table in tables.items() if table is not None}
@@ -130,7 +131,7 @@ class MultiCropAugmentation(Augmentation):
         return Place(box, flip=where.random() < crops.flip, vertical=where.random() < crops.vertical_flip)
 
     def crops(
-        self, item: Item, stream: Stream, name: str, crops: Crops, places: list[Place], size: int, distorted: bool
+        self, item: Item, stream: Stream, name: str, crops: Crops, places: list[Place], size: Size, distorted: bool
     ) -> list[Crop]:
         """One view's crops; pixels change by the purpose "pixels"."""
         what, result = stream.fresh(f"{name} pixels"), []

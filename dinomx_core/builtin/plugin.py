@@ -22,12 +22,14 @@ from dinomx_core.declare.hooks import hookimpl
 from dinomx_core.declare.values import (
     Chosen,
     Schedule,
+    Size,
     below_one,
     fraction,
     not_negative,
     option,
     positive,
     schedule_of,
+    size_option,
     slot,
 )
 
@@ -90,7 +92,7 @@ class Crops:
     """One named set of random crops and what is done to their pixels."""
 
     count: int = option(doc="crops of an image", check=not_negative)
-    size: int = option(doc="side in pixels", check=positive)
+    size: Size = size_option("side in pixels, or [height, width]")
     area: list[float] = option(doc="smallest and largest share of the image's area", check=share_range)
     aspect: list[float] = option([3 / 4, 4 / 3], "smallest and largest width / height", check=ordered_pair)
     flip: float = option(0.5, "probability of a left-right flip", check=fraction)
@@ -123,7 +125,7 @@ class Crops:
 class GramCrops:
     """The global crops once more, at another size: what a Gram teacher sees (Siméoni et al. 2025, section 4.3)."""
 
-    size: int = option(doc="side in pixels", check=positive)
+    size: Size = size_option("side in pixels, or [height, width]")
     distorted: bool = option(False, "change their pixels as those of the global crops")
 
 
@@ -132,9 +134,9 @@ class CropSizes:
     """One of the sets of sizes that batches are drawn from."""
 
     share: float = option(doc="of the batches, in proportion to the other sets'", check=positive)
-    globals: int = option(doc="side of global crops", check=positive)
-    locals: int = option(0, "side of local crops; 0: as in the table of the local crops", check=not_negative)
-    gram: int = option(0, "side of the Gram teacher's crops; 0: as in its table", check=not_negative)
+    globals: Size = size_option("of global crops")
+    locals: Size | None = size_option("of local crops; left out: as in their table", None)
+    gram: Size | None = size_option("of the Gram teacher's crops; left out: as in their table", None)
 
 
 @attrs.frozen
@@ -161,7 +163,8 @@ def multicrop_views(options: MultiCrop) -> list[View]:
         tables.append(("gram", "gram", options.globals.count, options.gram.size))
     views = []
     for name, table, count, size in tables:
-        sizes = sorted({getattr(mixed, table) or size for mixed in options.sizes} or {size})
+        found = {getattr(mixed, table) or size for mixed in options.sizes} or {size}
+        sizes = sorted(found, key=lambda one: (one.height * one.width, one.height))
         key = "sizes" if options.sizes else f"{table}.size"
         views.append(View(name, count, sizes[-1], key=key, others=tuple(sizes[:-1])))
     return views
@@ -170,12 +173,12 @@ def multicrop_views(options: MultiCrop) -> list[View]:
 def multicrop_preprocessing(options: MultiCrop) -> Preprocessing:
     """Resize 256, centre crop 224, in proportion to the global size."""
     size = options.globals.size
-    return Preprocessing(options.resize or round(size * 256 / 224), size, tuple(options.mean), tuple(options.std))
+    return Preprocessing(options.resize or round(min(size) * 256 / 224), size, tuple(options.mean), tuple(options.std))
 
 
 def check_multicrop(options: MultiCrop, draft: Draft) -> list[tuple[str, str]]:
     """The evaluation's centre crop must fit; mixed sizes name only crops that are made."""
-    size, problems = options.globals.size, []
+    size, problems = min(options.globals.size), []
     if 0 < options.resize < size:
         problems.append(("resize", f"{options.resize} is smaller than the centre crop of {size}"))
     for name in ("locals", "gram"):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
+from dinomx_core.declare.values import Length, Schedule, Size, as_size, not_negative, option, schedule_of
 
 Select = Literal["cls", "patches", "masked", "all"]
 HowMasked = Literal["none", "replace", "drop"]
@@ -34,15 +34,15 @@ class Request:
 
 @attrs.frozen
 class View:
-    """A named set of `count` crops of `size` x `size` pixels; `masked` when patch masks come with it; `key`: the option that
-    sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller."""
+    """A named set of `count` crops of `size` pixels (a side, or height and width); `masked` when patch masks come with it;
+    `key`: the option that sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller."""
 
     name: str
     count: int
-    size: int
+    size: Size = attrs.field(converter=as_size)
     masked: bool = False
     key: str = ""
-    others: tuple[int, ...] = ()
+    others: tuple[Size, ...] = ()
 
 
 @attrs.frozen
@@ -80,11 +80,12 @@ class BackboneShape:
     warm: str = attrs.field(default="", kw_only=True)
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
 
-    def tokens(self, size: int) -> int:
-        """Tokens of a square image of `size` pixels."""
-        return self.prefix + (size // self.patch_size) ** 2
+    def tokens(self, size: int | Size) -> int:
+        """Tokens of an image of `size` pixels."""
+        height, width = as_size(size)
+        return self.prefix + (height // self.patch_size) * (width // self.patch_size)
 
-    def forward_flops(self, size: int) -> float:
+    def forward_flops(self, size: int | Size) -> float:
         """Floating-point operations (multiply and add counted apart) of one image's forward pass."""
         tokens = self.tokens(size)
         block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
@@ -102,10 +103,11 @@ class HeadShape:
 
 @attrs.frozen
 class Preprocessing:
-    """How an image becomes the model's input when nothing is random: shorter side to `resize`, centre crop, normalise."""
+    """How an image becomes the model's input when nothing is random: resized to cover a box of the crop's shape whose shorter side is
+    `resize`, centre crop, normalise."""
 
     resize: int
-    crop: int
+    crop: Size = attrs.field(converter=as_size)
     mean: tuple[float, ...]
     std: tuple[float, ...]
 

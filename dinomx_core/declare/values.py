@@ -1,7 +1,7 @@
 """Types for the fields of options classes: lengths, schedules, slots for other components, and documented options."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -52,6 +52,46 @@ class Length:
     def __str__(self) -> str:
         number = f"{self.amount:.0f}" if self.unit == "steps" else f"{self.amount:g}"
         return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
+
+
+@attrs.frozen
+class Size:
+    """Height and width in pixels. In TOML one number for a square, or `[height, width]`."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, value: object) -> "Size":
+        """Read a TOML value. Raises ValueError when it is none of the two forms."""
+        if isinstance(value, Size):
+            return value
+        sides: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value, value]
+        if len(sides) == 2 and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
+            return cls(*sides)
+        raise ValueError(f"expected pixels above 0 (64) or [height, width] ([48, 64]), got {value!r}")
+
+    @property
+    def plain(self) -> int | list[int]:
+        """As TOML has it."""
+        return self.height if self.height == self.width else [self.height, self.width]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.height, self.width))
+
+    def __str__(self) -> str:
+        return f"{self.height}" if self.height == self.width else f"{self.height} x {self.width}"
+
+
+def as_size(value: "int | Sequence[int] | Size") -> Size:
+    """Converter for fields: what `Size.parse` reads."""
+    return Size.parse(value)
+
+
+def size_option(doc: str, default: Any = attrs.NOTHING) -> Any:
+    """A documented field that holds a `Size`; with a default of None, one that may be left out."""
+    optional = attrs.converters.optional(as_size)
+    return attrs.field(default=default, converter=optional if default is None else as_size, metadata={"doc": doc})
 
 
 Shape = Literal["cosine", "linear", "constant"]

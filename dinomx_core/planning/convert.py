@@ -13,7 +13,7 @@ from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from dinomx_core.declare.discover import Registry
-from dinomx_core.declare.values import Chosen, Length, Schedule
+from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
 
@@ -85,6 +85,7 @@ def make_converter(registry: Registry) -> cattrs.Converter:
     converter.register_structure_hook(float, _strict(float, "a number", _is_number))
     converter.register_structure_hook(str, _strict(str, "a text", lambda v: isinstance(v, str)))
     converter.register_structure_hook(Length, lambda value, _: Length.parse(value))
+    converter.register_structure_hook(Size, lambda value, _: Size.parse(value))
     converter.register_structure_hook_func(lambda t: get_origin(t) is Literal, _literal)
 
     def structure_list(value: Any, kind: Any) -> Any:

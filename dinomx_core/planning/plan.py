@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from dinomx_core.declare.components import BackboneShape, DataInfo, Frozen, HeadShape, Preprocessing, Request, View
+from dinomx_core.declare.values import Size
 from dinomx_core.planning.cost import Cost
 from dinomx_core.planning.schedule import Curve
 from dinomx_core.planning.spec import RunSpec
@@ -63,6 +64,11 @@ class Value:
     source: str
 
 
+def plain(instance: Any, attribute: Any, value: Any) -> Any:
+    """A value as JSON takes it."""
+    return value.plain if isinstance(value, Size) else str(value) if isinstance(value, Path) else value
+
+
 @attrs.frozen
 class Plan:
     """Everything that is decided before a run. No later stage changes a value."""
@@ -100,11 +106,11 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `plan.json` and `dinomx plan --json`."""
         skip = attrs.filters.exclude("spec", "config_text", "values", "curves", attrs.fields(Frozen).refresh)
-        plain = attrs.asdict(self, filter=skip, value_serializer=lambda _i, _a, v: str(v) if isinstance(v, Path) else v)
-        plain["tokens"] = {view.name: self.backbone.tokens(view.size) for view in self.views}
-        plain["schedules"] = {
+        result = attrs.asdict(self, filter=skip, value_serializer=plain)
+        result["tokens"] = {view.name: self.backbone.tokens(view.size) for view in self.views}
+        result["schedules"] = {
             key: {**attrs.asdict(curve), "first": curve.at(0), "last": curve.at(self.steps - 1)}
             for key, curve in self.curves.items()
         }
-        plain["values"] = {value.key: {"value": value.value, "source": value.source} for value in self.values}
-        return plain
+        result["values"] = {value.key: {"value": value.value, "source": value.source} for value in self.values}
+        return result

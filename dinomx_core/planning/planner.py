@@ -65,7 +65,7 @@ class _Planner:
     def backbone(self, data: DataInfo, preprocessing: Preprocessing) -> BackboneShape | None:
         chosen = self.spec.backbone
         try:
-            shape = chosen.component.shape(chosen.options, data.channels, preprocessing.crop)
+            shape = chosen.component.shape(chosen.options, data.channels, max(preprocessing.crop))
         except UNREADABLE as error:
             self.refuse(
                 str(error), f"backbone.{error.key}" if isinstance(error, DataError) and error.key else "backbone"
@@ -87,8 +87,8 @@ class _Planner:
         patch, depth = (shape.patch_size, shape.depth) if shape else (1, sys.maxsize)
         for view in views:
             for size in (view.size, *view.others):
-                if size % patch:
-                    below, above = size // patch * patch, (size // patch + 1) * patch
+                if side := next((side for side in size if side % patch), 0):
+                    below, above = side // patch * patch, (side // patch + 1) * patch
                     near = f"{below} or {above}" if below else f"{above}"
                     message = f"{view.name} crops of {size} px are not a multiple of the patch ({patch} px); use {near}"
                     self.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")

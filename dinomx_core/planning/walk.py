@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from dinomx_core.declare.values import Chosen, Length
+from dinomx_core.declare.values import Chosen, Length, Size
 from dinomx_core.planning.document import Path_
 from dinomx_core.planning.spec import RunSpec
 
@@ -47,6 +47,8 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
         for part in (value.frame, value.options):
             if part is not None:
                 yield from leaves(part, path)
+    elif isinstance(value, Size):
+        yield path, value.plain
     elif isinstance(value, Length):
         yield path, str(value) if value.unit != "steps" else int(value.amount)
     elif attrs.has(type(value)):
@@ -64,6 +66,8 @@ def as_table(value: Any) -> Any:
     if isinstance(value, Chosen):
         frame = as_table(value.frame) if value.frame is not None else {}
         return {"name": value.component.name, **frame, **as_table(value.options)}
+    if isinstance(value, Size):
+        return value.plain
     if isinstance(value, Length):
         return str(value) if value.unit != "steps" else int(value.amount)
     if attrs.has(type(value)):

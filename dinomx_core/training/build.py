@@ -86,7 +86,7 @@ def build_network(plan: Plan, name: str) -> Network:
     spec = plan.spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(plan.seed, "init", "backbone"))
-        backbone = construct(spec.backbone, plan.backbone, plan.preprocessing.crop)
+        backbone = construct(spec.backbone, plan.backbone, max(plan.preprocessing.crop))
         heads = {}
         for label in dict.fromkeys(r.head for r in plan.requests if r.network == name and r.head):
             torch.manual_seed(seed_of(plan.seed, "init", "head", label))
@@ -174,8 +174,8 @@ def load_source(plan: Plan, backbone: Backbone, source: Path) -> None:
         return
     chosen = plan.spec.backbone
     options = attrs.evolve(chosen.options, weights=str(source))
-    shape = chosen.component.shape(options, plan.data.channels, plan.preprocessing.crop)
-    other = attribute(chosen.component)(options, shape, plan.preprocessing.crop)
+    size = max(plan.preprocessing.crop)
+    other = attribute(chosen.component)(options, chosen.component.shape(options, plan.data.channels, size), size)
     other.warm_start()
     try:
         backbone.load_state_dict(other.state_dict())

@@ -18,13 +18,13 @@ READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 
 
 def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
-    """An image as the model sees it when nothing is random: (C, crop, crop) float32, normalised."""
-    image = item.image
+    """An image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised."""
+    image, (high, wide) = item.image, how.crop
     height, width = image.shape[-2:]
-    scale = how.resize / min(height, width)
-    image = resize(image, (max(how.crop, round(height * scale)), max(how.crop, round(width * scale))))
-    top, left = (image.shape[-2] - how.crop) // 2, (image.shape[-1] - how.crop) // 2
-    return normalise(to_float(image[:, top : top + how.crop, left : left + how.crop]), how.mean, how.std)
+    scale = max(high / height, wide / width) * how.resize / min(how.crop)
+    image = resize(image, (max(high, round(height * scale)), max(wide, round(width * scale))))
+    top, left = (image.shape[-2] - high) // 2, (image.shape[-1] - wide) // 2
+    return normalise(to_float(image[:, top : top + high, left : left + wide]), how.mean, how.std)
 
 
 def make_encoder(

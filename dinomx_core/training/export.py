@@ -41,8 +41,8 @@ def description(parts: Parts) -> dict[str, Any]:
             for label, shape in plan.heads.items()
         },
         "channels": plan.data.channels,
-        "image_size": plan.preprocessing.crop,
-        "preprocessing": attrs.asdict(plan.preprocessing),
+        "image_size": max(plan.preprocessing.crop),
+        "preprocessing": as_table(plan.preprocessing),
         "start": start_of(parts),
         "run": facts(plan),
     }
@@ -75,7 +75,7 @@ def facts(plan: Plan) -> dict[str, Any]:
 
 def processor(how: Preprocessing, channels: int) -> dict[str, Any]:
     """The same preprocessing in the words of transformers' image processors (bicubic, shorter side, centre crop)."""
-    side = {"height": how.crop, "width": how.crop}
+    side = {"height": how.crop.height, "width": how.crop.width}
     spread = lambda values: list(values) * (channels if len(values) == 1 else 1)  # noqa: E731
     return {
         "image_processor_type": "BitImageProcessor",

@@ -149,7 +149,7 @@ class Health:
                     "Lower optimizer.lr, lengthen its warm-up, or clip harder (optimizer.clip)", fatal=True,
                 )  # fmt: skip
         if len(looks) >= 3 * GRACE and looks[-1].step + 1 >= STILL_FROM * self.steps:
-            yield from self._still(looks[GRACE : 2 * GRACE], looks[-GRACE:])
+            yield from self._still(looks[:GRACE], looks[-GRACE:])
 
     def _collapsed(self, last: list[Look]) -> Iterator[Verdict]:
         for label in last[-1].entropy:

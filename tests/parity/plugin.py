@@ -57,7 +57,7 @@ def inspect_recorded(options: Recorded) -> DataInfo:
 def recorded_preprocessing(options: Recorded) -> Preprocessing:
     """Crops are normalised already."""
     size = sizes(options.path).views[0].size
-    return Preprocessing(size, size, (0.0,), (1.0,))
+    return Preprocessing(min(size), size, (0.0,), (1.0,))
 
 
 @hookimpl

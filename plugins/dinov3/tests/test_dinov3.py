@@ -141,7 +141,7 @@ def test_every_crop_of_a_batch_has_one_size_and_gram_crops_are_of_the_same_place
             augmentation={"gram": {"size": 32}, "sizes": sizes},
         )
     )
-    views = {view.name: (view.size, view.others) for view in plan.views}
+    views = {view.name: (view.size.plain, tuple(size.plain for size in view.others)) for view in plan.views}
     assert views == {"global": (24, (16,)), "local": (12, (8,)), "gram": (40, (32,))}
     images, seen = make_images(build(plan)), set()
     for step in range(8):
