@@ -27,9 +27,8 @@ def stream_of(parts, steps):
     """A loader of its own, as the run makes it."""
     spec = parts.plan.spec
     images = make_images(parts)
-    return iter_views(
-        make_loader(images, MicroBatches(parts.plan.batch, 0, 0, steps), spec.loader, False), parts.device
-    )
+    loader = make_loader(images, MicroBatches(parts.plan.batch, 0, 0, steps), spec.loader, False)
+    return iter_views(loader, parts.device, lambda faults: None)
 
 
 class Bare:

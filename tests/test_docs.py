@@ -180,3 +180,16 @@ def test_links_between_pages_lead_somewhere():
     for path in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "examples" / "mixes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_mix_trains(path, tmp_path, monkeypatch):
+    from dinomx_core import api
+
+    assert f"examples/mixes/{path.name}" in "".join(page.read_text() for page in PAGES)
+    sets = ["run.steps=2", "run.batch_size=8", f"run.out={tmp_path}", "optimizer.lr.warmup=1"]
+    if "gram" in path.read_text():
+        sets.append("loss.gram.weight=1.0" if "[[stage]]" not in path.read_text() else "loader.workers=0")
+    for plan in api.plans(path, overrides=sets):
+        assert not [warning for warning in plan.warnings if "masked and unmasked" in warning]
+    assert (api.run(path, overrides=sets).export / "config.json").exists()

@@ -1,0 +1,108 @@
+"""What iBOT with KoLeo, and Gram, cost over DINO alone: the same backbone, crops and batch, steps in turn, each variant in a process
+of its own that takes a block of steps when it is told to.
+
+    python benchmarks/method_cost.py CONFIG [--set KEY=VALUE ...]
+
+prints for each variant the median seconds a step, its ratio to DINO alone, and the peak memory over what the imports take. Data are
+made beforehand: the figures are of forward, backward and update alone.
+"""
+
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROUNDS, BLOCK, WARMUP = 6, 5, 3
+VARIANTS = {
+    "dino": ['losses=["dino"]', "loss.dino.masked=false"],
+    "dino + ibot + koleo": ['losses=["dino", "ibot", "koleo"]'],
+    "dino + gram (teacher's patches)": [
+        'losses=["dino", "gram"]', "loss.dino.masked=false", "loss.gram.teacher=ema",
+    ],
+    "dino + ibot + koleo + gram (larger crops, third network)": [
+        'losses=["dino", "ibot", "koleo", "gram"]', "loss.gram.teacher=START", "loss.gram.masked=true", "loss.gram.teacher_view=gram",
+        "augmentation.gram.size=LARGER",
+    ],
+}  # fmt: skip
+
+
+def peak() -> float:
+    """Peak memory of this process so far, in MB (Linux; getrusage would tell the parent's where that was larger)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+
+
+def serve(config: str, overrides: list[str]) -> None:
+    """One variant: a line in, a block of steps, a line with its seconds out."""
+    import torch
+
+    from dinomx_core import api
+    from dinomx_core.training.build import build
+    from dinomx_core.training.data import MicroBatches, make_loader
+    from dinomx_core.training.loop import iter_views, make_images, train_step
+
+    torch.zeros(1)
+    plan = api.plan(config, overrides=overrides)
+    before = peak()
+    parts = build(plan)
+    loader = make_loader(make_images(parts), MicroBatches(plan.batch, 0, 0, 2), plan.spec.loader, False)
+    with contextlib.closing(iter_views(loader, parts.device, lambda faults: None)) as stream:
+        batches = [next(stream) for _ in range(2)]
+    endless = (batches[number % 2] for number in range(sys.maxsize))
+    step = 0
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            started = time.perf_counter()
+            train_step(parts, endless, step % plan.steps)
+            seconds.append(time.perf_counter() - started)
+            step += 1
+        print(json.dumps({"seconds": seconds, "memory": peak() - before}), flush=True)
+
+
+def main(config: str, overrides: list[str]) -> None:
+    """Start the variants, let them step in turn, print the table."""
+    from dinomx_core import api
+
+    plan = api.plan(config, overrides=[*overrides, 'losses=["dino"]'])
+    larger = str(2 * plan.views[0].size.height)
+    start = api.run(config, overrides=[*overrides, 'losses=["dino"]', "run.steps=1", "run.name=start"], overwrite=True)
+    servers = {}
+    for name, changes in VARIANTS.items():
+        words = [change.replace("START", str(start.folder)).replace("LARGER", larger) for change in changes]
+        sets = [*overrides, *words]
+        command = [sys.executable, __file__, "--serve", config, *sets]
+        servers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    seconds: dict[str, list[float]] = {name: [] for name in servers}
+    memory = dict.fromkeys(servers, 0.0)
+    for turn in range(ROUNDS + 1):
+        for name, server in servers.items():
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(f"{WARMUP if turn == 0 else BLOCK}\n")
+            server.stdin.flush()
+            row = json.loads(server.stdout.readline())
+            memory[name] = row["memory"]
+            if turn:
+                seconds[name].append(statistics.median(row["seconds"]))
+    base = seconds["dino"]
+    for name, found in seconds.items():
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(found, base))
+        more = memory[name] / memory["dino"]
+        print(
+            f"{name:<58} {statistics.median(found):.3f} s a step  x {ratio:.2f}   {memory[name]:6.0f} MB  x {more:.2f}"
+        )
+        servers[name].kill()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], sys.argv[3:])
+    elif len(sys.argv) > 1:
+        main(sys.argv[1], [word for word in sys.argv[2:] if word != "--set"])
+    else:
+        sys.exit(__doc__)
