@@ -276,14 +276,18 @@ def embed(
     source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images. out: a
     `.npz` or `.parquet` file. tokens: "cls", "patch-mean" or "patches". Raises DataError when there is nothing to read.
     """
-    from dinomx_core.training.embed import embed_folder
+    from dinomx_core.training.build import attribute
+    from dinomx_core.training.embed import embed_images
     from dinomx_core.training.model import Model
 
     if Path(source).is_file():
         model = Model.of_plan(plan(source, plugins=plugins))
     else:
         model = load(source, plugins=plugins)
-    return embed_folder(model, Path(data), Path(out), tokens, batch_size, progress)
+    folder = discover(plugins).find("dataset", "image-folder")
+    options = folder.options(path=str(data), channels=3 if model.channels == 3 else 1)
+    classes = folder.inspect(options).classes
+    return embed_images(model, attribute(folder)(options), classes, Path(out), tokens, batch_size, progress)
 
 
 def to_toml(config: dict[str, Any]) -> str:

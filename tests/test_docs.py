@@ -182,6 +182,7 @@ def test_links_between_pages_lead_somewhere():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((TOP / "examples" / "mixes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_mix_trains(path, tmp_path, monkeypatch):
     from dinomx_core import api

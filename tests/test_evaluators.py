@@ -61,6 +61,7 @@ def test_every_class_of_two_images_or_more_is_held_out_from_once():
     assert [int((held & (labels == c)).sum()) for c in (0, 1, 2)] == [2, 1, 0]
 
 
+@pytest.mark.slow
 def test_a_run_measures_both_at_the_start_and_the_end_and_repeats_itself(toy):
     config = toy(evaluate={"linear": {"every": "100%", "epochs": 5, **SETS}, "knn": {"every": 2, "k": [5], **SETS}})
     first = api.run(config)

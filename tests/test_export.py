@@ -47,6 +47,7 @@ def features_of(config, step, items, network="teacher"):
     return encoder.encode([parts.data[i] for i in items])
 
 
+@pytest.mark.slow
 def test_export_load_embed_from_raw_files_equals_the_runs_own_features(toy, image_folder, tmp_path):
     config, result = run_on(toy, image_folder)
     for checkpoint, network in (("2", "teacher"), ("2", "student"), ("last", "teacher")):

@@ -49,6 +49,7 @@ def well(toy):
     return make
 
 
+@pytest.mark.slow
 def test_a_healthy_run_gets_no_verdict_and_tells_its_figures(well):
     folder = api.run(well(evaluate={"knn": KNN})).folder
     assert verdicts(folder) == {}

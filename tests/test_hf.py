@@ -379,6 +379,7 @@ def test_masks_without_a_mask_token_are_refused_by_the_plan(toy, model_folder):
     )
 
 
+@pytest.mark.slow
 def test_a_warm_start_trains_is_evaluated_at_step_0_and_exports(toy, model_folder):
     folder = model_folder("dinov2", channels=1)
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.5]}')

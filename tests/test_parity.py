@@ -26,6 +26,7 @@ def test_a_recorded_trajectory_passes_whole(capsys, name):
     assert f"{count} of {count} quantities within their limits" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -52,6 +53,7 @@ def test_other_settings_give_other_numbers(tmp_path, name, change):
     assert sum(found > limit for found, limit in results.values()) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "change"),
     [("losses", 1.001), ("init/head.mlp.0.weight", 1.01), ("final_center", 1.001), ("crops_24", 1.1)],

@@ -61,6 +61,7 @@ def config_of(toy, name, **changes):
     return toy(run=run, evaluate=KNN, checkpoint={"every": 4}, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_and_leaves_and_resume_goes_on_bit_by_bit(toy, number):
     whole = api.run(config_of(toy, "whole")).folder
@@ -141,6 +142,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(toy):
         assert_same(whole, cut)
 
 
+@pytest.mark.slow
 def test_what_is_kept(toy):
     config = config_of(toy, "run", run={"steps": 12})
     config["checkpoint"] = {"every": 1, "keep_last": 2, "keep_every": 5, "keep_best": "knn/accuracy@5"}
@@ -190,6 +192,7 @@ def test_what_may_change_may_change(toy):
     assert_same(whole, api.run(changed, resume=True).folder)
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_where_schedules_have_their_lengths_in_steps(toy):
     fixed = {
         "optimizer": {"lr": {"peak": 1e-3, "end": 1e-5, "warmup": 2, "decay": 12}},
@@ -248,6 +251,7 @@ def test_a_row_cut_short_by_a_crash_is_left_out(toy):
     assert_same(whole, api.run(config_of(toy, "cut"), resume=True).folder)
 
 
+@pytest.mark.slow
 def test_verdicts_are_told_once_over_a_resume(toy):
     flat = {"loss": {"dino": {"teacher_temperature": 5.0}}, "health": {"every": 1}}
     whole = api.run(toy(run={"name": "whole", "steps": 40}, **flat)).folder
@@ -324,6 +328,7 @@ def test_kill_9_at_random_moments_changes_nothing(toy, tmp_path):
 # What a crash, or a stranger, leaves ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pruning_never_counts_a_broken_checkpoint(toy):
     config = config_of(toy, "run", run={"steps": 12})
     config["checkpoint"] = {"every": 1, "keep_last": 2}
@@ -342,6 +347,7 @@ def test_pruning_never_counts_a_broken_checkpoint(toy):
     assert folders.steps_in(checkpoints) == [12, 11]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_which_none_is_whole_are_refused_not_deleted(toy):
     folder = api.run(config_of(toy, "run")).folder
     for step in folders.steps_in(folder / "checkpoints"):
@@ -353,6 +359,7 @@ def test_checkpoints_of_which_none_is_whole_are_refused_not_deleted(toy):
     assert folders.steps_in(folder / "checkpoints") == [10, 8] and len(rows(folder / "metrics.jsonl")) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left", [["config.toml"], [".config.toml.draft"], ["metrics.jsonl", "config.toml"], ["checkpoints/"]]
 )
@@ -368,6 +375,7 @@ def test_a_start_that_was_cut_off_starts_again_and_strangers_stay(toy, left):
     assert len(rows(place / "metrics.jsonl")) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"values": {}, "data": {}}'])
 def test_a_plan_that_cannot_be_read_is_refused_in_words(toy, text):
     folder = api.run(config_of(toy, "run")).folder
@@ -398,6 +406,7 @@ def test_a_figure_that_is_not_there_is_refused_at_the_first_evaluation(toy):
         api.run(config)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_is_left_as_it_is(toy):
     first = api.run(config_of(toy, "run"))
     before = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}

@@ -124,6 +124,7 @@ def test_bf16_trains_close_to_float32(toy):
     assert {tensor.dtype for tensor in final(narrow).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_fp16_leaves_out_steps_that_overflow_and_then_trains(toy):
     narrow = api.run(toy(run={"name": "fp16", "precision": "fp16", "steps": 24})).folder
     done = history(narrow)
@@ -195,6 +196,7 @@ def test_a_corrupt_image_is_named_without_a_traceback(toy, image_folder, workers
     ) and "Traceback" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_built_deletes_nothing_and_leaves_no_trace(toy, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -5,31 +5,23 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from dinomx_core.builtin.labelled import LabelledEvaluator
 from dinomx_core.builtin.plugin import Linear
 from dinomx_core.planning.seeds import seed_of
-from dinomx_core.training.build import construct
-from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
-from dinomx_core.training.evaluation import summaries
+from dinomx_core.training.contracts import Encoder
 
 MOMENTUM = 0.9
 
 
-class LinearEvaluator(Evaluator):
+class LinearEvaluator(LabelledEvaluator):
     """One linear layer a learning rate, all trained at once on the bank; a held-out part of it chooses, the query set judges."""
 
-    def __init__(self, options: Linear):
-        self.options = options
-        self.bank: Dataset = construct(options.bank)
-        self.query: Dataset = construct(options.query)
-        self.classes, query = (c.component.inspect(c.options).classes for c in (options.bank, options.query))
-        self.bank_number = torch.tensor([self.classes.index(name) for name in query])
+    options: Linear
 
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
         """{"accuracy", "balanced_accuracy": mean recall of the classes, "auroc": mean over classes of one against the rest}."""
         o = self.options
-        features, labels = summaries(encoder, o.bank, self.bank, o.batch_size)
-        queries, truth = summaries(encoder, o.query, self.query, o.batch_size)
-        truth = self.bank_number[truth]
+        features, labels, queries, truth = self.features(encoder)
         mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
         features, queries = (features - mean) / std, (queries - mean) / std
         judging = holdout(labels, o.holdout)

@@ -1,4 +1,4 @@
-"""Embeddings of a folder of images, written with their ids."""
+"""Embeddings of a data set's images, written with their ids."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinomx_core.builtin.image_folder import ImageFolderData
-from dinomx_core.builtin.plugin import ImageFolder
 from dinomx_core.errors import DataError
+from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.model import Model
@@ -23,9 +22,10 @@ TAKE: dict[str, Callable[[Tokens], torch.Tensor]] = {
 Batch = tuple[list[str], list[str], np.ndarray]  # ids, class names ("" where there are none), embeddings
 
 
-def embed_folder(
+def embed_images(
     model: Model,
-    data: Path,
+    dataset: Dataset,
+    classes: tuple[str, ...],
     out: Path,
     tokens: str,
     batch_size: int,
@@ -39,7 +39,6 @@ def embed_folder(
     if not out.absolute().parent.is_dir() or out.is_dir():
         what = "is a folder; name a file in it" if out.is_dir() else "there is no such folder to write to"
         raise DataError(f"{out if out.is_dir() else out.absolute().parent}: {what}")
-    dataset = ImageFolderData(ImageFolder(path=str(data), channels=3 if model.channels == 3 else 1))
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     faults: list[str] = []
 
@@ -56,7 +55,6 @@ def embed_folder(
             yield finish(items)
 
     def finish(items: list[Item]) -> Batch:
-        classes = dataset.listing.classes
         names = ["" if item.label is None else classes[item.label] for item in items]
         ids = [os.fsencode(item.id).decode("utf-8", "backslashreplace") for item in items]  # not every name is UTF-8
         return ids, names, TAKE[tokens](model.encode(items)).float().cpu().numpy()
@@ -65,7 +63,7 @@ def embed_folder(
     try:
         shape = WRITERS[out.suffix](draft, batches())
         if not shape:
-            raise DataError(f'none of the {len(dataset)} images in "{data}" can be read; the first: {faults[0]}')
+            raise DataError(f"none of the {len(dataset)} images can be read; the first: {faults[0]}")
         os.replace(draft, out)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None

@@ -167,6 +167,7 @@ def test_gram_crops_are_undistorted_unless_asked(toy):
     )
 
 
+@pytest.mark.slow
 def test_other_ways_of_gram_train(toy, pretrained):
     for number, options in enumerate(
         (
@@ -204,6 +205,7 @@ def stages(**last):
     ]
 
 
+@pytest.mark.slow
 def test_three_stages_each_start_from_the_one_before(toy, tmp_path):
     config = toy_v3(toy, stage=stages(), evaluate=KNN)
     result = api.run(config)
@@ -219,6 +221,7 @@ def test_three_stages_each_start_from_the_one_before(toy, tmp_path):
     assert "tensors of the student loaded" in about["start"]["report"] and "fresh" not in about["start"]["report"]
 
 
+@pytest.mark.slow
 def test_stages_see_other_crops_and_the_next_is_resumed_where_the_run_was_cut(toy, tmp_path):
     config = toy_v3(toy, stage=stages())
     whole = api.run(config).folder.parent
