@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+import dinomx_core
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin.families import FAMILIES, Hf, hf_shape
 from dinomx_core.builtin.hf import build_hf
@@ -229,3 +230,23 @@ def test_images_turn_as_their_exif_says(toy, image_folder, tmp_path):
     turned.save(tmp_path / "turned.png", exif=exif)
     model = api.load(result.folder)
     assert torch.equal(model([tmp_path / "turned.png"]).cls, model([image_folder / "cats" / "0.png"]).cls)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("dinov2", "dinov2"), ("dinov2-registers", "dinov2_with_registers"), ("dinov3-vit", "dinov3_vit")],
+)
+def test_backbones_of_the_methods_open_without_their_plugins(toy, name, kind):
+    config = toy(run={"steps": 1})
+    config["backbone"] = {"name": name, "width": 16, "depth": 2, "heads": 2, "patch_size": 4}
+    folder = api.run(config).folder
+    about = json.loads((folder / "export" / "dinomx.json").read_text())
+    assert about["backbone"]["name"] == "hf" and about["backbone"]["options"]["family"] == kind
+    pixels = torch.rand(2, 1, 16, 24)
+    with torch.no_grad():
+        theirs = AutoModel.from_pretrained(folder / "export").eval()(pixels).last_hidden_state
+        ours = dinomx_core.load(folder).backbone(pixels)
+        saved = dinomx_core.load(folder / "checkpoints" / "1").backbone(pixels)
+    torch.testing.assert_close(ours.cls, theirs[:, 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.patches, theirs[:, -24:], rtol=1e-4, atol=1e-5)
+    assert torch.equal(saved.cls, ours.cls)

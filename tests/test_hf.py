@@ -245,7 +245,7 @@ def test_a_missing_folder_and_a_folder_without_weights_are_refused(toy, tmp_path
 
 def test_an_unknown_model_id_says_that_the_hub_is_out_of_reach(toy):
     message = refused(toy, "nobody/nothing")
-    assert 'backbone.weights: there is no folder "nobody/nothing"' in message
+    assert 'backbone.weights: there is no folder or file "nobody/nothing"' in message
     assert "and no such model in the cache or on the hub (offline: HF_HUB_OFFLINE is set)" in message
 
 

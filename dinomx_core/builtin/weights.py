@@ -33,7 +33,7 @@ def find_weights(weights: str, revision: str, only_config: bool = False) -> Path
             f'"{weights}" is neither a checkpoint ({", ".join(FILES)}) nor a folder with config.json and model.safetensors',
             "weights",
         )
-    looked = f'there is no folder "{weights}" (looked in {Path.cwd()})'
+    looked = f'there is no folder or file "{weights}" (looked in {Path.cwd()})'
     if weights.startswith((".", "/", "~")) or weights.count("/") != 1:
         raise DataError(looked, "weights")
     from huggingface_hub import constants, snapshot_download

@@ -97,7 +97,8 @@ def make_converter(registry: Registry) -> cattrs.Converter:
             try:
                 result.append(converter.structure(entry, item))
             except Exception as error:
-                raise ValueError(f"item {number}: {_first(error)}") from None
+                found = problems_of(error, (), Document({}, {}))
+                raise ValueError(f"item {number}: {'; '.join(str(problem) for problem in found)}") from None
         return result
 
     converter.register_structure_hook_func(lambda t: get_origin(t) is list, structure_list)
@@ -198,12 +199,6 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
     if errors:
         raise cattrs.ClassValidationError("", errors, component.options)
     return Chosen(label, component, parts[0], parts[1])
-
-
-def _first(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
 
 
 def problems_of(error: BaseException, path: Path_, document: Document) -> list[Problem]:

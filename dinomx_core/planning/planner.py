@@ -120,10 +120,11 @@ class _Planner:
                         "backbone.mask_token",
                     )
                 if (request.masking != "none" or request.select == "masked") and request.view in names - masked:
-                    made = ", ".join(self.maskings) or "none installed"
+                    remedy = f"add [masking] with a name ({', '.join(self.maskings) or 'none installed'})"
+                    if self.spec.masking:
+                        remedy = f'[masking] masks "{", ".join(sorted(masked)) or "nothing"}"; a config masks one view'
                     self.refuse(
-                        f'needs patch masks of the view "{request.view}", which nobody makes; add [masking] with a name ({made})',
-                        f"loss.{label}",
+                        f'needs patch masks of the view "{request.view}", which nobody makes; {remedy}', f"loss.{label}"
                     )
         for name in sorted(masked):
             asked = {

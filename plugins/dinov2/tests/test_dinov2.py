@@ -415,7 +415,7 @@ def test_recipes_plan(recipe, image_folder):
 def test_continuing_needs_weights_and_starts_with_the_heads(image_folder, model_folder):
     data = {"name": "image-folder", "path": str(image_folder)}
     config = {"recipe": "dinov2-continue", "run": {"batch_size": 4, "device": "cpu"}, "data": data}
-    with pytest.raises(ConfigError, match='backbone.weights: there is no folder "your-dinov2-weights"'):
+    with pytest.raises(ConfigError, match='backbone.weights: there is no folder or file "your-dinov2-weights"'):
         api.plan(config)
     weights = model_folder("dinov2", patch_size=14, image_size=56, mask_token=True)
     plan = api.plan({**config, "backbone": {"weights": str(weights)}})

@@ -314,7 +314,7 @@ def test_a_run_starts_from_another_and_says_which_heads_are_fresh(toy, pretraine
         ({"backbone": {"mlp_ratio": 2.0}}, "the position grid, the MLP or the biases differ"),
         ({"head": {"dino": {"prototypes": 64}}}, "head.dino.prototypes: 64 prototypes, but "),
         ({"head": {"dino": {"hidden": 24}}}, "head.dino: "),
-        ({"loss": {"gram": {"teacher": "nowhere"}}}, 'loss.gram.teacher: there is no folder "nowhere"'),
+        ({"loss": {"gram": {"teacher": "nowhere"}}}, 'loss.gram.teacher: there is no folder or file "nowhere"'),
     ],
 )
 def test_starts_that_do_not_fit_are_refused(toy, pretrained, change, expected):
