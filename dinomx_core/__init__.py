@@ -36,8 +36,10 @@ from dinomx_core.declare.values import (
     fraction,
     not_negative,
     option,
+    ordered_pair,
     positive,
     schedule_of,
+    share_range,
     slot,
 )
 from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, Stopped, TrainingError
@@ -83,10 +85,12 @@ __all__ = [
     "load",
     "not_negative",
     "option",
+    "ordered_pair",
     "plan",
     "positive",
     "run",
     "schedule_of",
+    "share_range",
     "slot",
 ]
 

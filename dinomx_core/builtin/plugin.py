@@ -27,8 +27,10 @@ from dinomx_core.declare.values import (
     fraction,
     not_negative,
     option,
+    ordered_pair,
     positive,
     schedule_of,
+    share_range,
     size_option,
     slot,
 )
@@ -36,22 +38,10 @@ from dinomx_core.declare.values import (
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def share_range(instance: object, attribute: object, value: list[float]) -> None:
-    """attrs validator: [smallest, largest] share of an area."""
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
-        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
-
-
 def some_positive(instance: object, attribute: object, value: list[int]) -> None:
     """attrs validator: one or more numbers above 0."""
     if not value or min(value) <= 0:
         raise ValueError(f"must be one or more numbers above 0, got {value}")
-
-
-def ordered_pair(instance: object, attribute: object, value: list[float]) -> None:
-    """attrs validator: [smallest, largest], above 0."""
-    if len(value) != 2 or not 0 < value[0] <= value[1]:
-        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest, got {value}")
 
 
 @attrs.frozen

@@ -219,3 +219,15 @@ def below_one(instance: Any, attribute: Any, value: float) -> None:
     """attrs validator: a probability that is not certain."""
     if not 0 <= value < 1:
         raise ValueError(f"must be 0 or more and less than 1, got {value}")
+
+
+def share_range(instance: Any, attribute: Any, value: list[float]) -> None:
+    """attrs validator: [smallest, largest] share of a whole."""
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
+        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
+
+
+def ordered_pair(instance: Any, attribute: Any, value: list[float]) -> None:
+    """attrs validator: [smallest, largest], above 0."""
+    if len(value) != 2 or not 0 < value[0] <= value[1]:
+        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest, got {value}")

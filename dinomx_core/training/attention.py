@@ -44,6 +44,14 @@ def attention(
     return result.transpose(1, 2).to(narrow), None
 
 
+def projected(parts: Any, tokens: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value (B, H, T, d) of an attention of transformers from tokens (B, T, D); the query of the first tokens only,
+    where `first` says how many."""
+    linears = ((parts.q_proj, tokens[:, :first]), (parts.k_proj, tokens), (parts.v_proj, tokens))
+    query, key, value = (linear(x).unflatten(-1, (-1, parts.head_dim)).transpose(1, 2) for linear, x in linears)
+    return query, key, value
+
+
 @contextmanager
 def recorded() -> Iterator[list[Tensor]]:
     """Within it, every attention that runs adds its weights (B, H, T, T) to the list, in order."""

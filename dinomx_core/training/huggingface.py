@@ -72,15 +72,8 @@ class BranchLayer(nn.Module):
 
     def attend(self, x: Tensor, first: int | None, angles: Angles | None) -> Tensor:
         """The attention's branch."""
-        parts, normed = self.attention, self.norm1(x)
-        query, key, value = (
-            projection(tokens).unflatten(-1, (-1, parts.head_dim)).transpose(1, 2)
-            for projection, tokens in (
-                (parts.q_proj, normed[:, :first]),
-                (parts.k_proj, normed),
-                (parts.v_proj, normed),
-            )
-        )
+        parts = self.attention
+        query, key, value = attention.projected(parts, self.norm1(x), first)
         if angles is not None:
             key = rotated(key, *angles)
             if first is None:  # the first tokens have no position

@@ -19,16 +19,8 @@ class Layer(ViTLayer):
 
     def forward(self, hidden_states: Tensor, first: int | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, first, D): queries and MLP of the first tokens, keys and values of all."""
-        parts, normed = self.attention, self.layernorm_before(hidden_states)
-        residual = hidden_states[:, :first]
-        query, key, value = (
-            projection(tokens).unflatten(-1, (-1, parts.head_dim)).transpose(1, 2)
-            for projection, tokens in (
-                (parts.q_proj, normed[:, :first]),
-                (parts.k_proj, normed),
-                (parts.v_proj, normed),
-            )
-        )
+        parts, residual = self.attention, hidden_states[:, :first]
+        query, key, value = attention.projected(parts, self.layernorm_before(hidden_states), first)
         mixed, _ = attention.attention(parts, query, key, value, None, scaling=parts.scaling)
         residual = residual + self.dropout(parts.o_proj(mixed.flatten(2)))
         return residual + self.dropout(self.mlp(self.layernorm_after(residual)))

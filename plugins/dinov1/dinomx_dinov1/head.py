@@ -22,19 +22,23 @@ class WeightNormLinear(nn.Module):
         return F.linear(x, self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True)))
 
 
+def projection_mlp(options: "plugin.Projection", width: int) -> nn.Sequential:
+    """(M, width) -> (M, bottleneck): linear layers with GELU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(plugin.projection_widths(options, width)):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
 class DinoHead(nn.Module):
     """(M, width) -> logits (M, prototypes)."""
 
     def __init__(self, options: "plugin.DinoHead", width: int):
         super().__init__()
-        widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            linear = nn.Linear(inputs, outputs)
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-            layers += [linear, nn.GELU()]
-        self.mlp = nn.Sequential(*layers[:-1])
+        self.mlp = projection_mlp(options, width)
         self.last_layer = WeightNormLinear(options.bottleneck, options.prototypes, options.train_magnitude)
 
     def forward(self, x: Tensor) -> Tensor:

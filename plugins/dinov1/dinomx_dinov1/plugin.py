@@ -80,8 +80,8 @@ def check_dino(options: Dino, draft: Draft) -> list[tuple[str, str]]:
 
 
 @attrs.frozen
-class DinoHead:
-    """MLP, L2 norm, and a weight-normed layer of prototypes (Caron et al. 2021, appendix C)."""
+class Projection:
+    """What the heads of DINO, DINOv2 and DINOv3 have in common: an MLP, an L2 norm and a layer of prototypes."""
 
     prototypes: int = option(65536, "outputs K", check=attrs.validators.ge(2))
     hidden: int = option(2048, "width of the hidden layers", check=positive)
@@ -89,14 +89,28 @@ class DinoHead:
         256, "width before the prototypes; initial logits spread by 1 / sqrt(bottleneck)", check=positive
     )
     layers: int = option(3, "linear layers before the prototypes", check=positive)
+
+
+def projection_widths(options: Projection, width: int) -> list[int]:
+    """From the tokens to the bottleneck."""
+    return [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
+
+
+def mlp_parameters(options: Projection, width: int) -> int:
+    """Of the linear layers before the prototypes."""
+    return sum(a * b + b for a, b in pairwise(projection_widths(options, width)))
+
+
+@attrs.frozen
+class DinoHead(Projection):
+    """MLP, L2 norm, and a weight-normed layer of prototypes (Caron et al. 2021, appendix C)."""
+
     train_magnitude: bool = option(False, "train the length of each prototype (DINOv2) or keep it at 1 (DINO)")
 
 
 def head_shape(options: DinoHead, width: int) -> HeadShape:
     """Parameters of the MLP, the prototypes' directions and their lengths."""
-    widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
-    mlp = sum(a * b + b for a, b in pairwise(widths))
-    return HeadShape(options.prototypes, mlp + options.prototypes * (options.bottleneck + 1))
+    return HeadShape(options.prototypes, mlp_parameters(options, width) + options.prototypes * (options.bottleneck + 1))
 
 
 @attrs.frozen

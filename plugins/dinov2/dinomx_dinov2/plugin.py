@@ -23,8 +23,10 @@ from dinomx_core import (
     hookimpl,
     not_negative,
     option,
+    ordered_pair,
     positive,
     schedule_of,
+    share_range,
     slot,
 )
 from dinomx_core.builtin.families import Hf, hf_shape
@@ -85,29 +87,17 @@ def check_koleo(options: Koleo, draft: Draft) -> list[tuple[str, str]]:
     return []
 
 
-def ratio_range(instance: Any, attribute: Any, value: list[float]) -> None:
-    """attrs validator: [smallest, largest] share of patches."""
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
-        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
-
-
-def aspect_range(instance: Any, attribute: Any, value: list[float]) -> None:
-    """attrs validator: [smallest, largest] height / width."""
-    if len(value) != 2 or not 0 < value[0] <= value[1]:
-        raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest, got {value}")
-
-
 @attrs.frozen
 class Blocks:
     """Mask rectangles of patches in a share of the crops, with ratios spread evenly over the batch (Bao et al. 2022, Oquab et al. 2023)."""
 
     view: str = option("global", "crops that are masked")
     share: float = option(0.5, "share of the crops that are masked", check=fraction)
-    ratio: list[float] = option([0.1, 0.5], "smallest and largest share of a masked crop's patches", check=ratio_range)
+    ratio: list[float] = option([0.1, 0.5], "smallest and largest share of a masked crop's patches", check=share_range)
     exact: bool = option(
         False, "mask exactly the largest count of each crop's part of the range, filled up with single patches (DINOv3)"
     )
-    aspect: list[float] = option([0.3, 1 / 0.3], "smallest and largest height / width of a block", check=aspect_range)
+    aspect: list[float] = option([0.3, 1 / 0.3], "smallest and largest height / width of a block", check=ordered_pair)
     smallest: int = option(4, "patches of a block, at the least aimed at", check=positive)
     largest: float = option(0.5, "share of the grid that one block has at most", check=fraction)
 
@@ -121,8 +111,8 @@ def check_blocks(options: Blocks, draft: Draft) -> list[tuple[str, str]]:
 
 
 @attrs.frozen
-class Dinov2:
-    """DINOv2's vision transformer on `transformers.Dinov2Model`: LayerScale, MLP or SwiGLU, drop path over a part of the batch."""
+class Transformer:
+    """What the vision transformers of DINOv2 and DINOv3 have in common."""
 
     weights: str = option(
         "", 'start from: folder with config.json and model.safetensors, or a model id ("owner/name"); "": from scratch'
@@ -136,8 +126,26 @@ class Dinov2:
     depth: int = option(0, "blocks; 0: as the weights have it, 12 from scratch", check=not_negative)
     heads: int = option(0, "attention heads; 0: as the weights have it, width / 64 from scratch", check=not_negative)
     patch_size: int = option(
-        0, "side of a patch in pixels; 0: as the weights have it, 14 from scratch", check=not_negative
+        0, "side of a patch in pixels; 0: as the weights have it, 14 from scratch (DINOv3: 16)", check=not_negative
     )
+    drop_path: float = option(0.0, "probability that a block's branches are skipped in training", check=below_one)
+    drop_path_rule: Literal["linear", "uniform"] = option(
+        "uniform", "uniform: the same at each block; linear: grows from 0 at the first block to the whole at the last"
+    )
+    drop_path_subset: bool = option(
+        True, "above 0.1, compute a branch only for the images that keep it, always the same share of the batch"
+    )
+
+
+def shared_options(options: Transformer) -> dict[str, Any]:
+    """The same for the `hf` backbone."""
+    return {field.name: getattr(options, field.name) for field in attrs.fields(Transformer)}
+
+
+@attrs.frozen
+class Dinov2(Transformer):
+    """DINOv2's vision transformer on `transformers.Dinov2Model`: LayerScale, MLP or SwiGLU, drop path over a part of the batch."""
+
     image_size: int = option(
         0, "side in pixels that the position grid is made for, from scratch; 0: the global crops'", check=not_negative
     )
@@ -155,13 +163,6 @@ class Dinov2:
         "model",
         "interpolation to other grids: as transformers has it, or by a scale with 0.1 added as DINOv2's code has it",
     )
-    drop_path: float = option(0.0, "probability that a block's branches are skipped in training", check=below_one)
-    drop_path_rule: Literal["linear", "uniform"] = option(
-        "uniform", "uniform: the same at each block; linear: grows from 0 at the first block to the whole at the last"
-    )
-    drop_path_subset: bool = option(
-        True, "above 0.1, compute a branch only for the images that keep it, always the same share of the batch"
-    )
 
 
 @attrs.frozen
@@ -171,17 +172,11 @@ class Dinov2Registers(Dinov2):
     registers: int = option(4, "register tokens, from scratch", check=positive)
 
 
-SHARED = (
-    "weights", "revision", "missing", "other_channels", "width", "depth", "heads", "patch_size", "positions", "drop_path",
-    "drop_path_rule", "drop_path_subset",
-)  # fmt: skip
-
-
 def as_hf(options: Dinov2) -> Hf:
     """The `hf` options that these come to."""
-    shared = {name: getattr(options, name) for name in SHARED}
+    shared = {**shared_options(options), "positions": options.positions, "mask_token": True}
     if options.weights:
-        return Hf(**shared, mask_token=True)
+        return Hf(**shared)
     registers = isinstance(options, Dinov2Registers)
     config: dict[str, Any] = {
         "mlp_ratio": options.mlp_ratio,
@@ -197,7 +192,7 @@ def as_hf(options: Dinov2) -> Hf:
         config["num_register_tokens"] = options.registers
     shared["patch_size"] = options.patch_size or 14
     family = "dinov2_with_registers" if registers else "dinov2"
-    return Hf(**shared, family=family, config=config, mask_token=True)
+    return Hf(**shared, family=family, config=config)
 
 
 def dinov2_shape(options: Dinov2, channels: int, image_size: int) -> BackboneShape:

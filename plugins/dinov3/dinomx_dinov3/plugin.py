@@ -1,7 +1,6 @@
 """Declarations: DINOv3's Gram loss, head, backbone and recipes."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, Literal
 
 import attrs
@@ -18,13 +17,14 @@ from dinomx_core import (
     Loss,
     Recipe,
     Request,
-    below_one,
     hookimpl,
     not_negative,
     option,
     positive,
 )
 from dinomx_core.builtin.families import Hf, hf_shape
+from dinomx_dinov1.plugin import Projection, mlp_parameters
+from dinomx_dinov2.plugin import Transformer, shared_options
 
 TEACHER = "gram"  # the network's name
 
@@ -106,21 +106,15 @@ def check_gram(options: Gram, draft: Draft) -> list[tuple[str, str]]:
 
 
 @attrs.frozen
-class Dinov3Head:
+class Dinov3Head(Projection):
     """MLP, L2 norm, and a plain linear layer of prototypes (Siméoni et al. 2025)."""
 
-    prototypes: int = option(65536, "outputs K", check=attrs.validators.ge(2))
-    hidden: int = option(2048, "width of the hidden layers", check=positive)
-    bottleneck: int = option(256, "width before the prototypes", check=positive)
-    layers: int = option(3, "linear layers before the prototypes", check=positive)
     init_std: float = option(0.02, "standard deviation of the initial prototypes", check=positive)
 
 
 def head_shape(options: Dinov3Head, width: int) -> HeadShape:
     """Parameters of the MLP and the prototypes."""
-    widths = [width, *[options.hidden] * (options.layers - 1), options.bottleneck]
-    mlp = sum(a * b + b for a, b in pairwise(widths))
-    return HeadShape(options.prototypes, mlp + options.prototypes * options.bottleneck)
+    return HeadShape(options.prototypes, mlp_parameters(options, width) + options.prototypes * options.bottleneck)
 
 
 def at_least_one(instance: Any, attribute: Any, value: float) -> None:
@@ -130,23 +124,9 @@ def at_least_one(instance: Any, attribute: Any, value: float) -> None:
 
 
 @attrs.frozen
-class Dinov3ViT:
+class Dinov3ViT(Transformer):
     """DINOv3's vision transformer on `transformers.DINOv3ViTModel`: rotary positions, registers, LayerScale."""
 
-    weights: str = option(
-        "", 'start from: folder with config.json and model.safetensors, or a model id ("owner/name"); "": from scratch'
-    )
-    revision: str = option("", "branch, tag or commit of a model id")
-    missing: list[str] = option([], 'tensors that the weights may lack, as patterns ("*mask_token"); they start fresh')
-    other_channels: Literal["refuse", "average"] = option(
-        "refuse", "weights made for another number of channels: refuse them, or spread the mean of theirs"
-    )
-    width: int = option(0, "features of a token; 0: as the weights have it, 384 from scratch", check=not_negative)
-    depth: int = option(0, "blocks; 0: as the weights have it, 12 from scratch", check=not_negative)
-    heads: int = option(0, "attention heads; 0: as the weights have it, width / 64 from scratch", check=not_negative)
-    patch_size: int = option(
-        0, "side of a patch in pixels; 0: as the weights have it, 16 from scratch", check=not_negative
-    )
     registers: int = option(4, "register tokens, from scratch", check=not_negative)
     mlp_ratio: float = option(4.0, "hidden width of a block's MLP over `width`, from scratch", check=positive)
     swiglu: bool = option(False, "a gated MLP, from scratch")
@@ -176,26 +156,13 @@ class Dinov3ViT:
         "in training, both axes are scaled by a log-uniform factor of up to this, or one over it",
         check=at_least_one,
     )
-    drop_path: float = option(0.0, "probability that a block's branches are skipped in training", check=below_one)
-    drop_path_rule: Literal["linear", "uniform"] = option(
-        "uniform", "uniform: the same at each block; linear: grows from 0 at the first block to the whole at the last"
-    )
-    drop_path_subset: bool = option(
-        True, "above 0.1, compute a branch only for the images that keep it, always the same share of the batch"
-    )
-
-
-SHARED = (
-    "weights", "revision", "missing", "other_channels", "width", "depth", "heads", "drop_path", "drop_path_rule",
-    "drop_path_subset",
-)  # fmt: skip
 
 
 def as_hf(options: Dinov3ViT) -> Hf:
     """The `hf` options that these come to."""
-    shared: dict[str, Any] = {name: getattr(options, name) for name in SHARED}
+    shared = {**shared_options(options), "mask_token": True}
     if options.weights:
-        return Hf(**shared, patch_size=options.patch_size, mask_token=True)
+        return Hf(**shared)
     config: dict[str, Any] = {
         "num_register_tokens": options.registers,
         "intermediate_size": round((options.width or 384) * options.mlp_ratio),
@@ -214,7 +181,7 @@ def as_hf(options: Dinov3ViT) -> Hf:
         "pos_embed_jitter": options.rope_jitter if options.rope_jitter > 1 else None,
         "pos_embed_rescale": options.rope_rescale if options.rope_rescale > 1 else None,
     }
-    return Hf(**shared, patch_size=options.patch_size or 16, family="dinov3_vit", config=config, mask_token=True)
+    return Hf(**{**shared, "patch_size": options.patch_size or 16}, family="dinov3_vit", config=config)
 
 
 def dinov3_shape(options: Dinov3ViT, channels: int, image_size: int) -> BackboneShape:
