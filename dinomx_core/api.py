@@ -87,6 +87,8 @@ def plans(
             tables.places["run", "name"] = "default"
         try:
             spec = to_spec(tables, registry)
+            if problems:
+                continue  # a plan would miss the stage before it
             text = to_toml(config) if isinstance(config, dict) else text
             before = made[-1] if made else None
             made.append(make_plan(spec, tables, env or Env.here(), registry, text, command, stage, before))

@@ -125,5 +125,11 @@ def find_model(path: Path, network: str) -> Path:
         if (candidate / DESCRIPTION).is_file():
             return candidate
     raise DataError(
-        f"{path}: neither a run, nor a checkpoint, nor an export (no {DESCRIPTION} in it, nor in its export/)"
+        f"{path}: neither a run, nor a checkpoint, nor an export (no {DESCRIPTION} in it, nor in its export/){stages_in(path)}"
     )
+
+
+def stages_in(path: Path) -> str:
+    """The stages of a run that was given in place of one of them, as the end of a message."""
+    found = sorted(p.name for p in path.iterdir() if (p / "plan.json").is_file()) if path.is_dir() else []
+    return f"; it holds the stages {', '.join(found)}: name one of their folders" if found else ""

@@ -19,7 +19,8 @@ class Family:
     `cls`: has a class token; `extra`: further tokens before the patches, registers aside. `table`: has a position table;
     `positioned`: its rows beside the patches'. `mask`: how it is given a mask token. `pooler`: is told to have none.
     `branches`: its blocks are the two scaled residual branches of DINOv2, whose drop path may leave out images, and whose
-    positions may be interpolated with an offset. `nested`: the type of a config that holds this family's as "vision_config".
+    positions may be interpolated with an offset; `rotary`: they are turned in pairs of two axes. `training`: keys of its config
+    that weights may be given anew. `nested`: the type of a config that holds this family's as "vision_config".
     """
 
     model: str
@@ -32,6 +33,8 @@ class Family:
     pooler: bool = False
     layer_scale: bool = False
     branches: bool = False
+    rotary: bool = False
+    training: tuple[str, ...] = ()
     drop_path: bool = True
     nested: str = ""
     defaults: dict[str, Any] = attrs.field(factory=dict)
@@ -57,7 +60,8 @@ FAMILIES: dict[str, Family] = {
         defaults={**BASE, "mlp_ratio": 4, "num_register_tokens": 4},
     ),
     "dinov3_vit": Family(
-        "DINOv3ViTModel", "DINOv3ViTConfig", table=False, mask="always", layer_scale=True, branches=True,
+        "DINOv3ViTModel", "DINOv3ViTConfig", table=False, mask="always", layer_scale=True, branches=True, rotary=True,
+        training=("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"),
         defaults={
             **BASE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "key_bias": False,
             "num_register_tokens": 0,
@@ -148,9 +152,8 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
         "num_attention_heads": ("heads", options.heads), "patch_size": ("patch_size", options.patch_size),
     }  # fmt: skip
     if options.weights:
-        if options.family or options.config:
-            name = "family" if options.family else "config"
-            raise DataError("is for a model from scratch; the weights bring their own", name)
+        if options.family:
+            raise DataError("is for a model from scratch; the weights bring their own", "family")
         folder = files.find_weights(options.weights, options.revision, only_config=True)
         reference = None
         if folder.is_file():
@@ -162,6 +165,9 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
             kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
             inner = saved.get("vision_config", saved) if family.nested else saved
             config = plain_sizes({**family.defaults, **(inner or {})}, str(where), "weights")
+        if fixed := sorted(set(options.config) - set(family.training)):
+            raise DataError(f"{fixed[0]} is for a model from scratch; the weights bring their own", "config")
+        config = {**config, **options.config}
         for key, (name, given) in sizes.items():
             if given and given != config[key]:
                 raise DataError(f"{given}, but the weights have {config[key]} ({where})", name)
@@ -171,6 +177,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
                 'set other_channels = "average" or read the data with as many channels',
                 "weights",
             )
+        check_heads(family, config)
         return Known(kind, family, config, folder, reference)
     if not options.family:
         raise DataError(f"name weights, or a family to start from scratch: {', '.join(FAMILIES)}", "family")
@@ -185,10 +192,7 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
     if options.patch_size:
         config["patch_size"] = options.patch_size
     config = plain_sizes({**config, **options.config}, "backbone.config", "config")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise DataError(
-            f"width {config['hidden_size']} does not divide over {config['num_attention_heads']} heads", "heads"
-        )
+    check_heads(family, config)
     if config["num_channels"] != channels:
         raise DataError(f"num_channels is {config['num_channels']}, the data have {channels} channels", "config")
     if family.table and config["image_size"] % config["patch_size"]:
@@ -197,6 +201,17 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
             "patch_size",
         )
     return Known(kind, family, config, None)
+
+
+def check_heads(family: Family, config: dict[str, Any]) -> None:
+    """The width divides over the heads, and rotary positions have pairs of features for both axes. Raises DataError (key "heads")."""
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    if width % heads:
+        raise DataError(f"width {width} does not divide over {heads} heads", "heads")
+    if family.rotary and width // heads % 4:
+        raise DataError(
+            f"{heads} heads of {width // heads} features; rotary positions need a multiple of 4 each", "heads"
+        )
 
 
 def plain_sizes(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
@@ -210,9 +225,14 @@ def plain_sizes(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
     return config
 
 
-def hf_shape(options: Hf, channels: int, image_size: int) -> BackboneShape:
-    """Sizes, the exact number of parameters, and what the weights' preprocessing was. Raises DataError for bad weights."""
+def hf_shape(options: Hf, channels: int, image_size: int, only: str = "") -> BackboneShape:
+    """Sizes, the exact number of parameters, and what the weights' preprocessing was. Raises DataError for bad weights, and those of
+    another family than `only`."""
     known = resolve(options, channels, image_size)
+    if only and known.type != only:
+        raise DataError(
+            f'{known.folder}: holds a model of type "{known.type}", not "{only}"; take another backbone', "weights"
+        )
     if options.drop_path and not known.family.drop_path:
         raise DataError(f"{known.type} blocks have no place for it; set 0", "drop_path")
     if options.drop_path_subset and not known.family.branches:
@@ -228,6 +248,11 @@ def hf_shape(options: Hf, channels: int, image_size: int) -> BackboneShape:
         prefix_of(known), count_parameters(known, channels, options.mask_token), masks=always or options.mask_token,
         statistics=statistics, warm=options.weights,
     )  # fmt: skip
+
+
+def hf_from_weights(options: Hf, weights: str) -> Hf:
+    """The same sizes, from weights."""
+    return attrs.evolve(options, weights=weights, family="", config={})
 
 
 def check_weights(known: Known, options: Hf) -> None:

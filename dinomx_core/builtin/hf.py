@@ -37,6 +37,7 @@ ADAPTERS: dict[str, type[HuggingFaceBackbone]] = {
     "siglip_vision_model": ClipBackbone,
 }
 HEADS = "heads.safetensors"
+EXACT = (torch.float32, torch.float16, torch.bfloat16)  # what float32 holds without rounding
 NOT_OPTIONS = ("transformers_version", "architectures", "dtype", "model_type", "_name_or_path")
 
 
@@ -114,11 +115,20 @@ def read_tensors(file: Path, how: Reference) -> tuple[dict[str, Tensor], dict[st
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its arguments so
                 tree = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises errors of many kinds
-        first = str(error).strip().partition("\n")[0]
-        raise DataError(f"{file}: cannot be read as weights alone: {first}", "weights") from None
+    except Exception:  # the unpickler raises errors of many kinds, and advises to let the file run code
+        message = (
+            "cannot be read as weights alone: it holds other objects, which reading would run as code, or is damaged"
+        )
+        raise DataError(f"{file}: {message}; save its tensors in a file of their own", "weights") from None
     found = network_of(tree, lambda value: isinstance(value, Tensor))
-    state = {move.ours: moved(found[move.theirs], move) for move in how.moves}
+    for name in {move.theirs for move in how.moves}:
+        if found[name].dtype not in EXACT:
+            raise DataError(
+                f"{file}: {name} is {found[name].dtype}, which float32 would round; convert it first", "weights"
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise DataError(f"{file}: {name} holds numbers that are not finite", "weights")
+    state = {move.ours: moved(found[move.theirs].float(), move) for move in how.moves}
     heads = {label: {ours: found[theirs] for ours, theirs in names.items()} for label, names in how.heads.items()}
     return state, heads
 

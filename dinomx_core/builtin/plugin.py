@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import attrs
 
-from dinomx_core.builtin.families import Hf, hf_shape
+from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
@@ -156,7 +156,8 @@ def multicrop_views(options: MultiCrop) -> list[View]:
         found = {getattr(mixed, table) or size for mixed in options.sizes} or {size}
         sizes = sorted(found, key=lambda one: (one.height * one.width, one.height))
         key = "sizes" if options.sizes else f"{table}.size"
-        views.append(View(name, count, sizes[-1], key=key, others=tuple(sizes[:-1])))
+        places = "global" if name == "gram" else ""
+        views.append(View(name, count, sizes[-1], key=key, others=tuple(sizes[:-1]), places=places))
     return views
 
 
@@ -254,7 +255,7 @@ def check_linear(options: Linear, draft: Draft) -> list[tuple[str, str]]:
 
 @hookimpl
 def dinomx_backbones():
-    yield Backbone("hf", Hf, "dinomx_core.builtin.hf:build_hf", shape=hf_shape)
+    yield Backbone("hf", Hf, "dinomx_core.builtin.hf:build_hf", shape=hf_shape, from_weights=hf_from_weights)
 
 
 @hookimpl

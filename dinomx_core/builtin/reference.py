@@ -10,7 +10,7 @@ import attrs
 from dinomx_core.errors import DataError
 
 ROOTS = ("teacher", "model", "state_dict", "model_state_dict", "student")  # tables that hold a network, best first
-PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
+WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module)\.")  # parallel, compiled and sharded modules
 HEADS = {"head.": "dino", "dino_head.": "dino", "ibot_head.": "ibot"}
 CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")
 BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
@@ -48,17 +48,15 @@ def network_of(tree: Any, is_tensor: Any) -> dict[str, Any]:
     """The tensors of the network in a checkpoint's nested tables, by their names in the reference code: the teacher's where there
     are two. Raises DataError (key "weights") when there are none."""
     table = tree if isinstance(tree, Mapping) else {}
-    while not any(is_tensor(value) for value in table.values()):
-        inner = next((table[root] for root in ROOTS if isinstance(table.get(root), Mapping)), None)
-        if inner is None:
-            raise DataError(
-                f"no network in it; it holds: {', '.join(map(str, list(table)[:8])) or 'nothing'}", "weights"
-            )
-        table = inner
-    found = {str(name): value for name, value in table.items() if is_tensor(value)}
-    for prefix in (*PREFIXES, "teacher.", *PREFIXES):
-        if any(name.startswith(prefix) for name in found):
-            found = {name[len(prefix) :]: value for name, value in found.items() if name.startswith(prefix)}
+    for _ in ROOTS:  # a table may hold itself
+        if any(is_tensor(value) for value in table.values()):
+            break
+        table = next((table[root] for root in ROOTS if isinstance(table.get(root), Mapping)), table)
+    found = {WRAPPERS.sub("", str(name)): value for name, value in table.items() if is_tensor(value)}
+    if not found:
+        raise DataError(f"no network in it; it holds: {', '.join(map(str, list(table)[:8])) or 'nothing'}", "weights")
+    if any(name.startswith("teacher.") for name in found):
+        found = {name[8:]: value for name, value in found.items() if name.startswith("teacher.")}
     return {CHUNKED.sub(r"blocks.\1.", name.removeprefix("backbone.")): value for name, value in found.items()}
 
 
@@ -71,6 +69,8 @@ def understand(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Reference:
         some = ", ".join(list(shapes)[:4])
         raise DataError(f"not the layout of DINO, DINOv2, DINOv3 or timm; it holds {some}, ...", "weights")
     width, channels, patch, _ = shapes["patch_embed.proj.weight"]
+    if min(width, channels, patch) < 1:
+        raise ValueError(f"a patch projection of {width} x {channels} x {patch}")
     depth = 1 + max((int(match[1]) for name in shapes if (match := BLOCK.match(name))), default=-1)
     registers = next(
         (shapes[name][1] for name in ("register_tokens", "storage_tokens", "reg_token") if name in shapes), 0
@@ -92,10 +92,14 @@ def understand(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Reference:
         config.update(_dinov3(shapes, registers))
     else:
         rows = shapes["pos_embed"][1]
+        if not {round(rows**0.5) ** 2 - rows, round((rows - 1) ** 0.5) ** 2 - rows + 1} & {0}:
+            raise DataError(
+                f"a position grid of {rows} rows is no square; transformers' models have squares", "weights"
+            )
         side = round(rows**0.5) if round(rows**0.5) ** 2 == rows else round((rows - 1) ** 0.5)
         config.update(image_size=side * patch, qkv_bias="blocks.0.attn.qkv.bias" in shapes)
-        swiglu = "blocks.0.mlp.w12.weight" in shapes
-        hidden = shapes.get("blocks.0.mlp.fc1.weight", (4 * width,))[0]
+        swiglu = "blocks.0.mlp.w12.weight" in shapes or packed(shapes, "blocks.0.")
+        hidden = 4 * width if swiglu else shapes["blocks.0.mlp.fc1.weight"][0]
         if kind == "vit":
             config["intermediate_size"] = hidden
         else:
@@ -175,9 +179,10 @@ def _block(shapes: Mapping[str, tuple[int, ...]], kind: str, at: str) -> Iterato
         for ours, theirs in (PLAIN if kind == "vit" else BRANCHES | _mlp(shapes, kind, at)).items():
             if f"{at}{theirs}.{leaf}" in shapes:
                 yield f"{ours}.{leaf}", f"{theirs}.{leaf}", 0, 1
-        if f"{at}mlp.w12.{leaf}" in shapes:  # gate and value in one
+        both = "mlp.fc1" if packed(shapes, at) else "mlp.w12"  # gate and value in one
+        if kind.startswith("dinov2") and f"{at}{both}.{leaf}" in shapes:
             for part, ours in enumerate(("gate_proj", "up_proj")):
-                yield f"mlp.{ours}.{leaf}", f"mlp.w12.{leaf}", part, 2
+                yield f"mlp.{ours}.{leaf}", f"{both}.{leaf}", part, 2
     for letter in "qv":  # as timm keeps biases where keys have none
         if f"{at}attn.{letter}_bias" in shapes:
             yield f"attention.{letter}_proj.bias", f"attn.{letter}_bias", 0, 1
@@ -189,12 +194,20 @@ def _block(shapes: Mapping[str, tuple[int, ...]], kind: str, at: str) -> Iterato
 
 def _mlp(shapes: Mapping[str, tuple[int, ...]], kind: str, at: str) -> dict[str, str]:
     if kind != "dinov3_vit":
+        if packed(shapes, at):
+            return {"mlp.down_proj": "mlp.fc2"}
         return {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2", "mlp.down_proj": "mlp.w3"}
     if f"{at}mlp.w1.weight" in shapes:
         return {"mlp.gate_proj": "mlp.w1", "mlp.up_proj": "mlp.w2", "mlp.down_proj": "mlp.w3"}
     if f"{at}mlp.fc1_g.weight" in shapes:
         return {"mlp.gate_proj": "mlp.fc1_g", "mlp.up_proj": "mlp.fc1_x", "mlp.down_proj": "mlp.fc2"}
     return {"mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2"}
+
+
+def packed(shapes: Mapping[str, tuple[int, ...]], at: str) -> bool:
+    """Whether a block's first linear layer holds gate and value of a SwiGLU, as timm has it: twice what the second takes."""
+    first, second = shapes.get(f"{at}mlp.fc1.weight"), shapes.get(f"{at}mlp.fc2.weight")
+    return bool(first and second and first[0] == 2 * second[1])
 
 
 def _heads_beside(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:

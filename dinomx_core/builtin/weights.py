@@ -111,6 +111,9 @@ def read_reference(file: Path, heads: int) -> Reference:
         return understand(shapes, heads)
     except DataError as error:
         raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}", error.key) from None
+    except (ArithmeticError, LookupError, ValueError, TypeError, StopIteration) as error:
+        message = f"{file}: its tensors have shapes that no known model has ({type(error).__name__}: {error})"
+        raise DataError(message, "weights") from None
 
 
 def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -35,7 +35,8 @@ class Request:
 @attrs.frozen
 class View:
     """A named set of `count` crops of `size` pixels (a side, or height and width); `masked` when patch masks come with it;
-    `key`: the option that sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller."""
+    `key`: the option that sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller;
+    `places`: the view whose crops lie at the same places, where it is another's."""
 
     name: str
     count: int
@@ -43,6 +44,7 @@ class View:
     masked: bool = False
     key: str = ""
     others: tuple[Size, ...] = ()
+    places: str = ""
 
 
 @attrs.frozen
@@ -149,11 +151,14 @@ class Backbone(Component):
     """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes; it raises DataError, with the
     option at fault as its key, where the weights that the options name are no good.
 
+    `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can.
+
     Built as `build(options, shape, image_size)` -> `training.contracts.Backbone`.
     """
 
     kind: ClassVar[str] = "backbone"
     shape: Callable[[Any, int, int], BackboneShape] = attrs.field(kw_only=True)
+    from_weights: Callable[[Any, str], Any] | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ HEADER = re.compile(r"^\s*\[(\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 KEY = re.compile(r"""^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 KEY_PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*\.?""")
 STRING = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|(?<!")"(?!"")(?:\\.|[^"\\])*"|(?<!\')\'(?!\'\')[^\']*\'')
-STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+STAGE_NAME = re.compile(r"(?!(?:checkpoints|export)$)[A-Za-z0-9_-]+")
 POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -187,7 +187,7 @@ def _stages(document: Document) -> dict[str, Document]:
         places = {path[2:]: where for path, where in document.places.items() if path[:2] == head and len(path) > 2}
         here, name = document.place(head), table.get("name")
         if not isinstance(name, str) or not STAGE_NAME.fullmatch(name):
-            message = "expected a name of letters, digits, - and _, which names the stage's folder too"
+            message = "expected a name of letters, digits, - and _ (not checkpoints or export), which names the stage's folder too"
             raise ConfigError([Problem(message, "stage.name", places.get(("name",), here))])
         if name in result:
             raise ConfigError([Problem(f'two stages are called "{name}"', "stage.name", places.get(("name",), here))])

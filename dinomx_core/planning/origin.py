@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import cattrs
@@ -11,7 +12,7 @@ from dinomx_core.declare.components import BackboneShape, HeadShape
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, PluginError
-from dinomx_core.folders import DESCRIPTION, MANIFEST, find_model, is_ours, newest_whole
+from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in
 from dinomx_core.planning.convert import make_converter
 
 SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
@@ -27,21 +28,26 @@ class Origin:
     heads: Mapping[str, HeadShape]
 
 
-def checkpoint_of(path: Path) -> Path:
-    """The checkpoint with a student that a path means: itself, or a run's newest whole one. Raises DataError when it means none."""
-    place = path
+def checkpoint_of(path: Path) -> tuple[Path, list[str]]:
+    """The checkpoint with a student that a path means: itself, or a run's newest whole one; and what to say of newer ones that are not
+    whole. Raises DataError when it means none."""
+    place, notes = path, list[str]()
     if (path / "checkpoints").is_dir():
         step, notes = newest_whole(path / "checkpoints")
         if step is None:
             raise DataError("; ".join(notes) or f"{path}: has no checkpoint yet", "start")
         place = path / "checkpoints" / str(step)
     if not (place / MANIFEST).is_file() or not (place / "student.safetensors").is_file():
-        raise DataError(f"{path}: is neither a run with checkpoints nor a checkpoint of one", "start")
-    return place
+        raise DataError(f"{path}: is neither a run with checkpoints nor a checkpoint of one{stages_in(path)}", "start")
+    if fault := fault_of(place):
+        raise DataError(f"{place}: {fault}; choose another checkpoint", "start")
+    return place, notes
 
 
 def describe(folder: Path, registry: Registry) -> Origin:
     """Sizes of a checkpoint or export. Raises DataError where they cannot be read."""
+    if (folder / MANIFEST).is_file() and (fault := fault_of(folder)):
+        raise DataError(f"{folder}: {fault}; choose another checkpoint")
     try:
         about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         component = registry.find("backbone", about["backbone"]["name"])
@@ -78,9 +84,14 @@ def source_shape(source: str, backbone: Chosen, shape: BackboneShape | None, reg
     path = Path(source).expanduser()
     if is_ours(path):
         return describe(find_model(path, "teacher"), registry).backbone
-    if "weights" not in {field.name for field in attrs.fields(type(backbone.options))}:
+    options = from_weights(backbone, source)
+    return backbone.component.shape(options, shape.channels if shape else 3, 0)
+
+
+def from_weights(backbone: Chosen, source: str) -> Any:
+    """Options of the same kind of backbone, starting from weights. Raises DataError where it reads none."""
+    if backbone.component.from_weights is None:
         raise DataError(
             f'{source}: the backbone "{backbone.component.name}" reads no weights; name a run or a checkpoint'
         )
-    options = attrs.evolve(backbone.options, weights=source)
-    return backbone.component.shape(options, shape.channels if shape else 3, 0)
+    return backbone.component.from_weights(backbone.options, source)

@@ -76,7 +76,7 @@ class _Planner:
                 f"augmentation.mean, augmentation.std: {list(preprocessing.mean)} and {list(preprocessing.std)}, but the weights "
                 f"were trained with {list(shape.statistics[0])} and {list(shape.statistics[1])}"
             )
-        if (shape.warm or self.spec.run.start) and not self.spec.evaluate:
+        if (shape.warm or self.spec.run.start) and not self.before and not self.spec.evaluate:
             self.warnings.append(
                 f'backbone: starts from "{shape.warm or self.spec.run.start}" and no [evaluate.NAME] measures it: a run that makes the '
                 "weights worse goes unseen"
@@ -126,6 +126,10 @@ class _Planner:
                     self.refuse(
                         f'needs patch masks of the view "{request.view}", which nobody makes; {remedy}', f"loss.{label}"
                     )
+        for name in sorted(
+            names - {r.view for loss in self.spec.losses.values() for r in loss.component.requests(loss.options)}
+        ):
+            self.warnings.append(f'augmentation: makes the view "{name}", which no loss asks for')
         for name in sorted(masked):
             asked = {
                 (r.masking, label)
@@ -154,11 +158,19 @@ class _Planner:
         """What the run starts from where that is the stage before it or another run."""
         before, start = self.before, self.spec.run.start
         if before is not None:
+            for key, ours, theirs in (
+                ("run.start", start, before.spec.run.start),
+                ("backbone.weights", weights_of(self.spec), weights_of(before.spec)),
+            ):
+                if ours != theirs:
+                    self.refuse(f'"{ours}", but a stage starts from the one before it; leave it out', key)
             return Origin(f'the stage "{before.stage}"', before.backbone, before.heads)
         if not start:
             return None
         try:
-            return describe(checkpoint_of(Path(os.path.expanduser(start))), self.registry)
+            place, notes = checkpoint_of(Path(os.path.expanduser(start)))
+            self.warnings.extend(f"run.start: {note}" for note in notes)
+            return describe(place, self.registry)
         except DataError as error:
             self.refuse(str(error), "run.start")
             return None
@@ -330,6 +342,11 @@ class _Planner:
             if not written and _given(self.document, path):  # in an inline table, or in a dict
                 source = self.document.place(path)
             yield Value(".".join(path), value, source)
+
+
+def weights_of(spec: RunSpec) -> str:
+    """What the backbone starts from, where it can."""
+    return getattr(spec.backbone.options, "weights", "")
 
 
 def _given(document: Document, path: Path_) -> bool:

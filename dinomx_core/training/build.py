@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,7 +15,7 @@ from dinomx_core.declare.components import Component, Frozen
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.folders import MANIFEST, find_model, is_ours
-from dinomx_core.planning.origin import checkpoint_of
+from dinomx_core.planning.origin import checkpoint_of, from_weights
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.contracts import (
@@ -109,13 +108,15 @@ def build(plan: Plan) -> Parts:
     student.to(device).train()
     teacher = make_teacher(plan, student, strategies)
     if plan.start and teacher.network is not student:
-        load_part(teacher.network, checkpoint_of(Path(plan.start)), "teacher")
+        load_part(teacher.network, checkpoint_of(Path(plan.start))[0], "teacher")
     frozen = {network.name: make_frozen(plan, network, teacher, device) for network in plan.frozen.values()}
     parallelism = construct(spec.parallelism, device)
     losses = {}
     for label, chosen in spec.losses.items():
         context = LossContext(plan.heads, plan.backbone.width, parallelism, partial(_target, parallelism))
         losses[label] = construct(chosen, context).to(device)
+    if plan.start:
+        take_over_losses(losses, checkpoint_of(Path(plan.start))[0])
     networks = {"student": student, **frozen}
     if any(r.network == "teacher" for r in plan.requests):
         networks["teacher"] = teacher.network
@@ -173,7 +174,7 @@ def load_source(plan: Plan, backbone: Backbone, source: Path) -> None:
             backbone.load(place)
         return
     chosen = plan.spec.backbone
-    options = attrs.evolve(chosen.options, weights=str(source))
+    options = from_weights(chosen, str(source))
     size = max(plan.preprocessing.crop)
     other = attribute(chosen.component)(options, chosen.component.shape(options, plan.data.channels, size), size)
     other.warm_start()
@@ -185,10 +186,20 @@ def load_source(plan: Plan, backbone: Backbone, source: Path) -> None:
 
 def take_over(plan: Plan, student: Network) -> Start:
     """The student's weights of another run. Heads that it does not have stay as they are, fresh."""
-    place = checkpoint_of(Path(plan.start))
+    place, _ = checkpoint_of(Path(plan.start))
     loaded, fresh = load_part(student, place, "student")
-    text = f"{loaded} tensors of the student loaded"
+    text = f"{loaded} tensors of the student loaded from step {place.name}"
     return Start(plan.start, text + (f"; fresh: {', '.join(f'head.{label}' for label in fresh)}" if fresh else ""))
+
+
+def take_over_losses(losses: dict[str, Loss], place: Path) -> None:
+    """What losses of the same label keep (centres of targets), where it has the same sizes."""
+    saved = load_file(place / "losses.safetensors")
+    for label, loss in losses.items():
+        theirs = {name[len(label) + 1 :]: tensor for name, tensor in saved.items() if name.startswith(f"{label}.")}
+        ours = loss.state_dict()
+        if {name: tensor.shape for name, tensor in theirs.items()} == {name: t.shape for name, t in ours.items()}:
+            loss.load_state_dict(theirs)
 
 
 def load_part(network: Network, place: Path, name: str) -> tuple[int, list[str]]:

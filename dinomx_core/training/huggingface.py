@@ -208,6 +208,7 @@ class HuggingFaceBackbone(Backbone):
         (projection,) = (name for name in ours if self.is_patch_embedding(f"model.{name}") and ours[name].ndim == 4)
         if projection in theirs and theirs[projection].shape[1] != ours[projection].shape[1]:
             self.spread_channels(theirs, projection)
+        theirs = {**{name: tensor for name, tensor in ours.items() if not tensor.numel()}, **theirs}  # no registers
         fit = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
         allowed = {name for name in set(ours) - fit if any(fnmatch.fnmatchcase(name, pattern) for pattern in missing)}
         inside = {name.partition(".")[0] for name in ours}

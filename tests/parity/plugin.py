@@ -39,7 +39,8 @@ def sizes(path: str) -> Sizes:
     views = [View("global", 2, size, masked="step0/masks" in shapes)]
     for view, name in (("local", "step0/local_crops"), ("gram", "step0/gram_teacher_crops")):
         if name in shapes and shapes[name][0]:
-            views.append(View(view, shapes[name][0] * 2 // rows, shapes[name][2]))
+            places = "global" if view == "gram" else ""
+            views.append(View(view, shapes[name][0] * 2 // rows, shapes[name][2], places=places))
     return Sizes(steps, rows // 2, channels, tuple(views))
 
 

@@ -1,5 +1,7 @@
 """The iBOT loss."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -39,3 +41,8 @@ class IbotLoss(Loss):
         if len(probabilities):
             metrics.update(assignment_metrics(probabilities, plain))
         return LossResult(value, metrics)
+
+    def notes(self, metrics: Mapping[str, float]) -> Iterable[str]:
+        """Where there is nothing to learn from."""
+        if not metrics["masked"]:
+            yield "no patch of a step was masked, so it learnt nothing there; raise masking.share or masking.ratio"

@@ -14,10 +14,11 @@ EPS = 1e-8
 DUPLICATE = 1e-6  # distance of unit vectors below which float32 tells nothing of its direction
 
 
-def nearest_distances(rows: Tensor, everyone: Tensor, first: int, neighbours: int, group: int) -> Tensor:
-    """Distances (B, k) of L2-normalised rows (B, D) to the nearest of everyone (M, D), among whom row i is number first + i.
+def nearest_distances(rows: Tensor, everyone: Tensor, first: int, neighbours: int, group: int) -> tuple[Tensor, Tensor]:
+    """Distances (B, k) of L2-normalised rows (B, D) to the nearest of everyone (M, D), among whom row i is number first + i; and
+    which of them (B, k) there are: a row may have fewer neighbours than k.
 
-    k is `neighbours`, or fewer where there are fewer; with `group` only rows of the same group in succession are neighbours.
+    k is `neighbours`, or M - 1 where that is less; with `group` only rows of the same group in succession are neighbours.
     """
     rows, everyone = F.normalize(rows.float(), eps=EPS), F.normalize(everyone.float(), eps=EPS)
     own = torch.arange(first, first + len(rows), device=rows.device)
@@ -27,9 +28,9 @@ def nearest_distances(rows: Tensor, everyone: Tensor, first: int, neighbours: in
         if group:
             apart |= own[:, None] // group != other[None] // group
         cosines = (rows @ everyone.T).masked_fill(apart, -torch.inf)
-        count = min(neighbours, int((~apart).sum(1).min()))
-        nearest = cosines.topk(count, dim=1).indices
-    return F.pairwise_distance(rows[:, None].expand(-1, count, -1), everyone[nearest], eps=EPS)
+        found, nearest = cosines.topk(min(neighbours, len(everyone) - 1), dim=1)
+    distances = F.pairwise_distance(rows[:, None].expand(-1, nearest.shape[1], -1), everyone[nearest], eps=EPS)
+    return distances, found > -torch.inf
 
 
 class KoleoLoss(Loss):
@@ -41,32 +42,33 @@ class KoleoLoss(Loss):
         (self.request,) = plugin.koleo_requests(options)
 
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
-        """Sablayrolles et al. 2019, equation 3. Rows that are the same as another, or have no other, add no gradient; they are
-        told as `duplicates` and `alone`."""
+        """Sablayrolles et al. 2019, equation 3. Neighbours that are the same as an image, or are not there, add no gradient; they are
+        told as `duplicates` (images) and `missing` (neighbours)."""
         tokens: Tensor = outputs[self.request]
         options = self.options
-        total = tokens.new_zeros((), dtype=torch.float32)
-        distance = duplicates = torch.zeros((), device=tokens.device)
-        alone = 0
+        total = 0.0 * tokens.float().sum()
+        distance = duplicates = missing = torch.zeros((), device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):
             for rows in tokens:
                 everyone, first = rows, 0
                 if options.across == "all":
                     everyone, first = self.parallelism.gather(rows), self.parallelism.rank * len(rows)
-                found = nearest_distances(rows, everyone, first, options.neighbours, options.group)
-                if not found.shape[1]:
-                    alone += len(rows)
-                    total = total + 0.0 * rows.float().sum()
-                    continue
-                total = total - torch.log(found.clamp_min(DUPLICATE) + EPS).mean()
-                distance = distance + found.detach().mean() / len(tokens)
-                duplicates = duplicates + (found.detach() < DUPLICATE).any(1).sum()
-        return LossResult(total, {"distance": distance, "duplicates": duplicates, "alone": float(alone)})
+                found, there = nearest_distances(rows, everyone, first, options.neighbours, options.group)
+                missing = missing + len(rows) * options.neighbours - there.sum()
+                duplicates = duplicates + ((found.detach() < DUPLICATE) & there).any(1).sum()
+                pairs = there.sum().clamp_min(1)
+                entropy = torch.log(found.clamp_min(DUPLICATE) + EPS).masked_fill(~there, 0.0)
+                total = total - entropy.sum() / pairs
+                distance = distance + found.detach().masked_fill(~there, 0.0).sum() / pairs / len(tokens)
+        return LossResult(total, {"distance": distance, "duplicates": duplicates, "missing": missing})
 
     def notes(self, metrics: Mapping[str, float]) -> Iterable[str]:
         """Where there is nothing to push apart."""
-        if metrics["alone"]:
-            yield "an image had no other in its batch to be kept apart from and adds nothing; enlarge the batch or the group"
+        if metrics["missing"]:
+            yield (
+                "an image had fewer neighbours in its batch or group than are asked for, and adds as much less; enlarge the "
+                "batch, or let group divide it"
+            )
         if metrics["duplicates"]:
             yield (
                 "class tokens of a batch were the same as another's (an image twice in a batch, or features that have "

@@ -8,6 +8,7 @@ from dinomx_core import (
     Backbone,
     BackboneShape,
     Chosen,
+    DataError,
     Draft,
     Head,
     HowMasked,
@@ -103,11 +104,28 @@ class Blocks:
 
 
 def check_blocks(options: Blocks, draft: Draft) -> list[tuple[str, str]]:
-    """At least one crop a step is masked, and all of it only where that is asked for."""
-    crops = sum(view.count for view in draft.views if view.name == options.view) * draft.batch_size
-    if crops and int(crops * options.share) < 1:
-        return [("share", f"{options.share:g} of {crops} crops a step masks none; raise it, or leave [masking] out")]
-    return []
+    """At least one crop a step is masked, and in each of its sizes there is room for a block."""
+    problems = []
+    patch = draft.backbone.patch_size if draft.backbone else 1
+    for view in (view for view in draft.views if view.name == options.view):
+        crops = view.count * draft.batch_size
+        if int(crops * options.share) < 1:
+            problems.append(
+                ("share", f"{options.share:g} of {crops} crops a step masks none; raise it, or leave [masking] out")
+            )
+        for size in (view.size, *view.others):
+            rows, columns = (side // patch for side in size)
+            patches, where = rows * columns, f"of the {rows} x {columns} patches of {size} px"
+            if int(patches * options.ratio[1]) < 1:
+                problems.append(("ratio", f"{options.ratio[1]:g} {where} is less than one; raise it"))
+            if options.exact:
+                continue
+            if min(rows, columns) < 2:
+                problems.append(("exact", f"no block lies within one row or column {where}; set exact = true"))
+            elif options.largest * patches < options.smallest:
+                message = f"a block of {options.smallest} is more than the share {options.largest:g} {where}"
+                problems.append(("smallest", f"{message}; lower it, or raise largest"))
+    return problems
 
 
 @attrs.frozen
@@ -195,9 +213,26 @@ def as_hf(options: Dinov2) -> Hf:
     return Hf(**shared, family=family, config=config)
 
 
+def refuse_scratch(options: Transformer, but: tuple[str, ...] = ()) -> None:
+    """Options that only a model from scratch has, set beside weights. Raises DataError naming the first."""
+    shared = {field.name for field in attrs.fields(Transformer)}
+    for field in attrs.fields(type(options)):
+        if field.name not in (*shared, *but) and getattr(options, field.name) != field.default:
+            message = "is for a model from scratch; the weights bring their own"
+            raise DataError(f"{message} (a new [backbone] name drops what a recipe set)", field.name)
+
+
+def from_weights(options: Transformer, weights: str) -> Transformer:
+    """The same sizes, from weights."""
+    return type(options)(**{**shared_options(options), "weights": weights})
+
+
 def dinov2_shape(options: Dinov2, channels: int, image_size: int) -> BackboneShape:
     """Sizes and the exact number of parameters. Raises DataError for bad weights."""
-    return hf_shape(as_hf(options), channels, image_size)
+    if options.weights:
+        refuse_scratch(options, but=("positions",))
+    registers = isinstance(options, Dinov2Registers)
+    return hf_shape(as_hf(options), channels, image_size, "dinov2_with_registers" if registers else "dinov2")
 
 
 @attrs.frozen
@@ -233,8 +268,8 @@ def dinomx_maskings():
 @hookimpl
 def dinomx_backbones():
     build = "dinomx_dinov2.backbone:build_dinov2"
-    yield Backbone("dinov2", Dinov2, build, shape=dinov2_shape)
-    yield Backbone("dinov2-registers", Dinov2Registers, build, shape=dinov2_shape)
+    yield Backbone("dinov2", Dinov2, build, shape=dinov2_shape, from_weights=from_weights)
+    yield Backbone("dinov2-registers", Dinov2Registers, build, shape=dinov2_shape, from_weights=from_weights)
 
 
 @hookimpl

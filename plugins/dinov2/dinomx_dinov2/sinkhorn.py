@@ -18,15 +18,17 @@ class SinkhornTarget(Target):
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
         """logits (M, K) -> probabilities (M, K), float32 (Caron et al. 2020, appendix A). M may be 0 on some ranks.
 
-        The largest logit is taken off first, which changes nothing but the range of numbers.
+        Worked out in logarithms: exponentials of logits that lie far apart would leave the range of float32.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            scaled = logits.float() / temperature
-            lowest = scaled.new_full((1,), -torch.inf)
-            largest = self.parallelism.max(torch.cat([scaled.flatten(), lowest]).max())
-            rows = torch.exp(scaled - largest)
-            tiny = torch.finfo(rows.dtype).tiny
+            logs = logits.float() / temperature
             for _ in range(self.iterations):
-                rows = rows / self.parallelism.sum(rows.sum(0)).clamp_min(tiny)
-                rows = rows / rows.sum(1, keepdim=True).clamp_min(tiny)
-        return rows
+                logs = logs - self._over_rows(logs)
+                logs = torch.log_softmax(logs, dim=1)
+            return logs.exp()
+
+    def _over_rows(self, logs: Tensor) -> Tensor:
+        """log of the sum of exp over all ranks' rows (K,)."""
+        lowest = logs.new_full((1, logs.shape[1]), -torch.inf)
+        largest = self.parallelism.max(torch.cat([logs, lowest]).amax(0))
+        return self.parallelism.sum(torch.exp(logs - largest).sum(0)).log() + largest

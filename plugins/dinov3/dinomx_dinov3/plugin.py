@@ -8,6 +8,7 @@ import attrs
 from dinomx_core import (
     Backbone,
     BackboneShape,
+    DataError,
     Draft,
     Frozen,
     Head,
@@ -24,9 +25,15 @@ from dinomx_core import (
 )
 from dinomx_core.builtin.families import Hf, hf_shape
 from dinomx_dinov1.plugin import Projection, mlp_parameters
-from dinomx_dinov2.plugin import Transformer, shared_options
+from dinomx_dinov2.plugin import Transformer, refuse_scratch, shared_options
 
 TEACHER = "gram"  # the network's name
+
+
+def not_empty(instance: Any, attribute: Any, value: str) -> None:
+    """attrs validator: some text."""
+    if not value:
+        raise ValueError('is empty; name "start", "ema", a run, a checkpoint or a model folder')
 
 
 @attrs.frozen
@@ -37,6 +44,7 @@ class Gram:
         "start",
         '"start": the teacher as the run or stage begins; "ema": the teacher as it is at each step; or a run, checkpoint or '
         "model folder",
+        check=not_empty,
     )
     refresh_every: Length = option(
         Length(0), "stretch after which the Gram teacher takes over the teacher's weights; 0: never"
@@ -91,14 +99,21 @@ def check_gram(options: Gram, draft: Draft) -> list[tuple[str, str]]:
     if options.tokens != "all" and options.level == "image":
         problems.append(("level", f'images have different numbers of {options.tokens} patches; set level = "batch"'))
     student, teacher = views.get(options.student_view), views.get(options.teacher_view)
-    if options.tokens != "all" and student and not student.masked:
-        problems.append(("tokens", f'the view "{student.name}" has no masks; add [masking], or set tokens = "all"'))
-    if student and teacher and student.count != teacher.count:
+    if not options.refresh_every.amount and (options.refreshes or options.refresh_from.amount):
         problems.append(
             (
-                "teacher_view",
-                f'has {teacher.count} crops and "{student.name}" has {student.count}; they must be the same places',
+                "refresh_every",
+                "is 0, so the Gram teacher is never refreshed; set it, or leave the other refresh options out",
             )
+        )
+    if options.tokens != "all" and student and not student.masked:
+        problems.append(("tokens", f'the view "{student.name}" has no masks; add [masking], or set tokens = "all"'))
+    if student and teacher and (student.places or student.name) != (teacher.places or teacher.name):
+        message = f'"{teacher.name}" crops lie at other places than "{student.name}" crops; they must be the same'
+        problems.append(("teacher_view", message))
+    elif student and teacher and student.size.height * teacher.size.width != student.size.width * teacher.size.height:
+        problems.append(
+            ("teacher_view", f"crops of {teacher.size} px have another shape than those of {student.size} px")
         )
     if options.teacher == "ema" and options.refresh_every.amount:
         problems.append(("refresh_every", "the teacher itself needs no refreshing; set 0"))
@@ -158,14 +173,32 @@ class Dinov3ViT(Transformer):
     )
 
 
+ROPE = ("rope_shift", "rope_jitter", "rope_rescale")
+
+
+def dinov3_from_weights(options: Dinov3ViT, weights: str) -> Dinov3ViT:
+    """The same sizes and training options, from weights."""
+    kept = {name: getattr(options, name) for name in ROPE}
+    return Dinov3ViT(**{**shared_options(options), **kept, "weights": weights})
+
+
 def as_hf(options: Dinov3ViT) -> Hf:
     """The `hf` options that these come to."""
     shared = {**shared_options(options), "mask_token": True}
+    training = {
+        "pos_embed_shift": options.rope_shift or None,
+        "pos_embed_jitter": options.rope_jitter if options.rope_jitter > 1 else None,
+        "pos_embed_rescale": options.rope_rescale if options.rope_rescale > 1 else None,
+    }
     if options.weights:
-        return Hf(**shared)
+        return Hf(**shared, config=training)
+    hidden = round((options.width or 384) * options.mlp_ratio)
+    if hidden < 1:
+        raise DataError(f"{options.mlp_ratio:g} leaves the MLP no hidden feature", "mlp_ratio")
     config: dict[str, Any] = {
+        **training,
         "num_register_tokens": options.registers,
-        "intermediate_size": round((options.width or 384) * options.mlp_ratio),
+        "intermediate_size": hidden,
         "use_gated_mlp": options.swiglu,
         "hidden_act": "silu" if options.swiglu else "gelu",
         "layerscale_value": options.layer_scale,
@@ -177,16 +210,15 @@ def as_hf(options: Dinov3ViT) -> Hf:
         "layer_norm_eps": options.layer_norm_eps,
         "initializer_range": options.init_std,
         "rope_theta": options.rope_base,
-        "pos_embed_shift": options.rope_shift or None,
-        "pos_embed_jitter": options.rope_jitter if options.rope_jitter > 1 else None,
-        "pos_embed_rescale": options.rope_rescale if options.rope_rescale > 1 else None,
     }
     return Hf(**{**shared, "patch_size": options.patch_size or 16}, family="dinov3_vit", config=config)
 
 
 def dinov3_shape(options: Dinov3ViT, channels: int, image_size: int) -> BackboneShape:
     """Sizes and the exact number of parameters. Raises DataError for bad weights."""
-    return hf_shape(as_hf(options), channels, image_size)
+    if options.weights:
+        refuse_scratch(options, but=ROPE)
+    return hf_shape(as_hf(options), channels, image_size, "dinov3_vit")
 
 
 @hookimpl
@@ -203,7 +235,13 @@ def dinomx_heads():
 
 @hookimpl
 def dinomx_backbones():
-    yield Backbone("dinov3-vit", Dinov3ViT, "dinomx_dinov3.backbone:build_dinov3", shape=dinov3_shape)
+    yield Backbone(
+        "dinov3-vit",
+        Dinov3ViT,
+        "dinomx_dinov3.backbone:build_dinov3",
+        shape=dinov3_shape,
+        from_weights=dinov3_from_weights,
+    )
 
 
 @hookimpl

@@ -329,7 +329,7 @@ def test_starts_that_do_not_fit_are_refused(toy, pretrained, change, expected):
         ({}, {}, "loss.gram.teacher: the network \"gram\" is the teacher as the run starts, and this run starts from random weights"),
         ({"teacher": "ema", "teacher_view": "gram"}, {}, 'loss.gram: needs the view "gram"'),
         ({"teacher": "ema", "tokens": "masked"}, {}, 'loss.gram.level: images have different numbers of masked patches'),
-        ({"teacher": "ema", "teacher_view": "local"}, {"locals": {"count": 3}}, 'loss.gram.teacher_view: has 3 crops and "global" has 2'),
+        ({"teacher": "ema", "teacher_view": "local"}, {"locals": {"count": 3}}, 'loss.gram.teacher_view: "local" crops lie at other places than "global" crops'),
         ({"teacher": "ema", "refresh_every": 5}, {}, "loss.gram.refresh_every: the teacher itself needs no refreshing"),
         ({"teacher": "ema"}, {"sizes": [{"share": 1.0, "globals": 18}]}, "augmentation.sizes: global crops of 18 px are not a multiple"),
         ({"teacher": "ema"}, {"sizes": [{"share": 1.0, "globals": 16, "gram": 32}]}, "augmentation.sizes: give gram a size, but there is no table"),
