@@ -16,6 +16,7 @@ TRAJECTORIES = {
     "dinov2_sinkhorn_separate_registers": 128,
     "dinov3_pretrain": 127,
     "dinov3_gram": 127,
+    "losses": 16,
 }
 
 

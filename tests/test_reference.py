@@ -200,6 +200,26 @@ def test_dinov2_swiglu_is_split_into_gate_and_value(tmp_path):
     assert torch.equal(torch.cat([gate, up]), state["backbone.blocks.1.mlp.w12.weight"])
 
 
+def test_dinov3_without_registers_and_modules_wrapped_for_sharding_are_converted(tmp_path):
+    state = {k: v for k, v in state_of("dinov3_gram").items() if "storage_tokens" not in k}
+    wrapped = {k.replace("backbone.", "backbone._fsdp_wrapped_module."): v for k, v in state.items()}
+    torch.save({"teacher": wrapped}, tmp_path / "x.pth")
+    assert api.convert(tmp_path / "x.pth", tmp_path / "out")["report"] == "41/41 tensors loaded"
+    assert AutoModel.from_pretrained(tmp_path / "out").config.num_register_tokens == 0
+
+
+def test_timms_packed_swiglu_is_split_too(tmp_path):
+    state = {k: v for k, v in state_of("dinov2_centering_shared").items() if "mlp.fc" not in k}
+    for n in range(2):
+        at = f"backbone.blocks.{n}.mlp."
+        state |= {f"{at}fc1.weight": torch.randn(176, 32), f"{at}fc1.bias": torch.randn(176)}
+        state |= {f"{at}fc2.weight": torch.randn(32, 88), f"{at}fc2.bias": torch.randn(32)}
+    torch.save(state, tmp_path / "x.pth")
+    api.convert(tmp_path / "x.pth", tmp_path / "out", heads=2)
+    saved = AutoModel.from_pretrained(tmp_path / "out").state_dict()
+    assert torch.equal(saved["encoder.layer.0.mlp.gate_proj.weight"], state["backbone.blocks.0.mlp.fc1.weight"][:88])
+
+
 def test_training_starts_from_a_checkpoint_file_with_its_heads(toy, tmp_path, image_folder):
     state = state_of("dinov2_sinkhorn_separate_registers")
     torch.save(training(state), tmp_path / "x.pth")
@@ -287,9 +307,45 @@ def own_norms(path):
     torch.save({**state_of("dinov3_gram"), "backbone.cls_norm.weight": torch.ones(32)}, path)
 
 
+def cyclic(path):
+    table = {"epoch": 1}
+    table["model"] = table
+    torch.save(table, path)
+
+
+def flat(path):
+    torch.save({"cls_token": torch.zeros(1, 1, 4), "patch_embed.proj.weight": torch.zeros(4, 4)}, path)
+
+
+def blockless(path):
+    torch.save({k: v for k, v in state_of("dinov3_gram").items() if ".blocks." not in k}, path)
+
+
+def double(path):
+    torch.save({k: v.double() for k, v in state_of("dinov2_centering_shared").items()}, path)
+
+
+def not_finite(path):
+    state = state_of("dinov2_centering_shared")
+    state["backbone.norm.weight"] = state["backbone.norm.weight"] * float("nan")
+    torch.save(state, path)
+
+
+def corrupt(path):
+    data = bytearray(path.read_bytes())
+    data[200:400] = bytes(200)
+    path.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
+        (cyclic, "no network in it; it holds: epoch"),
+        (flat, "its tensors have shapes that no known model has"),
+        (blockless, "its tensors have shapes that no known model has"),
+        (double, "is torch.float64, which float32 would round"),
+        (not_finite, "norm.weight holds numbers that are not finite"),
+        (corrupt, "is no whole torch checkpoint of today's format"),
         (truncated, "is no whole torch checkpoint of today's format"),
         (other_layout, "not the layout of DINO, DINOv2, DINOv3 or timm; it holds conv1.weight, fc.bias"),
         (lacks, "tensors fit the backbone; not so encoder.layer.1.norm2.weight"),

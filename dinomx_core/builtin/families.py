@@ -145,8 +145,8 @@ def family_of(kind: Any, where: str, key: str) -> tuple[str, Family]:
     )
 
 
-def resolve(options: Hf, channels: int, image_size: int) -> Known:
-    """Work the options out. Raises DataError naming the option at fault."""
+def resolve(options: Hf, channels: int, image_size: int, only: str = "") -> Known:
+    """Work the options out. Raises DataError naming the option at fault, and for weights of another family than `only`."""
     sizes = {
         "hidden_size": ("width", options.width), "num_hidden_layers": ("depth", options.depth),
         "num_attention_heads": ("heads", options.heads), "patch_size": ("patch_size", options.patch_size),
@@ -165,6 +165,8 @@ def resolve(options: Hf, channels: int, image_size: int) -> Known:
             kind, family = family_of(saved.get("model_type"), f"{folder}: holds a model of type", "weights")
             inner = saved.get("vision_config", saved) if family.nested else saved
             config = plain_sizes({**family.defaults, **(inner or {})}, str(where), "weights")
+        if only and kind != only:
+            raise DataError(f'{where}: holds a model of type "{kind}", not "{only}"; take another backbone', "weights")
         if fixed := sorted(set(options.config) - set(family.training)):
             raise DataError(f"{fixed[0]} is for a model from scratch; the weights bring their own", "config")
         config = {**config, **options.config}
@@ -228,11 +230,7 @@ def plain_sizes(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
 def hf_shape(options: Hf, channels: int, image_size: int, only: str = "") -> BackboneShape:
     """Sizes, the exact number of parameters, and what the weights' preprocessing was. Raises DataError for bad weights, and those of
     another family than `only`."""
-    known = resolve(options, channels, image_size)
-    if only and known.type != only:
-        raise DataError(
-            f'{known.folder}: holds a model of type "{known.type}", not "{only}"; take another backbone', "weights"
-        )
+    known = resolve(options, channels, image_size, only)
     if options.drop_path and not known.family.drop_path:
         raise DataError(f"{known.type} blocks have no place for it; set 0", "drop_path")
     if options.drop_path_subset and not known.family.branches:

@@ -4,6 +4,8 @@ import re
 
 from torch import Tensor
 
+from dinomx_core import Schedule
+from dinomx_core.planning.schedule import resolve
 from tests.parity import plugin
 
 State = dict[str, Tensor]
@@ -185,6 +187,22 @@ def schedule(s: dict, a_pass: int) -> dict:
     if "cosine_epochs" in s:
         result["decay"] = s["cosine_epochs"] * a_pass
     return result
+
+
+def curve(s: dict) -> list[float]:
+    """A recorded schedule's values: the cosine scheduler of DINO and DINOv2, or DINOv3's linear warm-up and cosine."""
+    later = "peak" in s
+    options = {
+        "peak": s["peak" if later else "base"],
+        "start": s["start"],
+        "end": s["end" if later else "final"],
+        "warmup": s["warmup"],
+        "decay": s.get("cosine"),
+        "extra": s.get("trunc_extra", 0.0),
+        "convention": "decay-inclusive" if later else "warmup-inclusive",
+    }
+    found = resolve(Schedule(**options), s["total"], 1.0)
+    return [found.at(step) for step in range(s["total"])]
 
 
 def gram(g: dict, path: str, teacher: str, a_pass: int) -> dict:

@@ -19,15 +19,23 @@ from torch import Tensor
 from dinomx_core import api
 from dinomx_core.builtin.hf import moved
 from dinomx_core.builtin.reference import network_of, understand
+from dinomx_core.builtin.single import SingleProcess
 from dinomx_core.training import attention
 from dinomx_core.training.build import Parts, build
 from dinomx_core.training.data import MicroBatches, make_loader
 from dinomx_core.training.flow import Tokens
 from dinomx_core.training.loop import iter_views, make_images, train_step
+from dinomx_dinov1.loss import pair_entropy
+from dinomx_dinov2.ibot import masked_entropy
+from dinomx_dinov2.koleo import nearest_distances
+from dinomx_dinov2.plugin import SinkhornKnopp
+from dinomx_dinov2.sinkhorn import SinkhornTarget
+from dinomx_dinov3.gram import gram_distance
 from tests.parity import configs, plugin
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 LIMIT, WIDE_LIMIT = 1e-4, 3e-4  # recorded quantities and features; weights and interpolated features
+EXACT_LIMIT = 1e-6  # single functions
 Results = dict[str, tuple[float, float]]  # quantity -> (distance, limit)
 
 
@@ -174,9 +182,38 @@ def replay_later(path: str, tensors: dict[str, Tensor], config: dict) -> Results
     return results
 
 
+def replay_functions(path: str, t: dict[str, Tensor]) -> Results:
+    """Single functions: Sinkhorn-Knopp, the losses, schedules."""
+    s, one = plugin.settings(path), SingleProcess(None, torch.device("cpu"))
+    found: dict[str, Tensor] = {}
+    target = SinkhornTarget(SinkhornKnopp(s["sinkhorn"]["iterations"]), t["sinkhorn/teacher_logits"].shape[1], one)
+    for temperature in s["sinkhorn"]["temperatures"]:
+        found[f"sinkhorn/probs_temp_{temperature}"] = target(t["sinkhorn/teacher_logits"], temperature)
+    teacher, student, temperature = t["dino/teacher_probs"], t["dino/student_logits"], s["dino"]["student_temperature"]
+    found["dino/loss"] = pair_entropy(teacher, student, temperature, same_crops=False)
+    found["dino/loss_ignore_diagonal"] = pair_entropy(teacher, student[: len(teacher)], temperature, same_crops=True)
+    patches = (t["ibot/teacher_probs_masked"], t["ibot/student_logits_masked"], t["ibot/masks"])
+    found["ibot/loss"], _ = masked_entropy(*patches, s["ibot"]["student_temperature"])
+    rows = t["koleo/features"]
+    for name, neighbours in (("loss", 1), ("loss_top3", 3)):
+        distances, _ = nearest_distances(rows, rows, 0, neighbours, 0)
+        found[f"koleo/{name}"] = -torch.log(distances + s["koleo"]["eps"]).mean()
+    ours, theirs = t["gram/student"], t["gram/teacher"]
+    found["gram/image_level"] = gram_distance(ours, theirs, True, "keep")
+    found["gram/batch_level"] = gram_distance(ours.flatten(0, 1), theirs.flatten(0, 1), True, "keep")
+    found["gram/unnormalised"] = gram_distance(ours, theirs, False, "keep")
+    found["gram/image_level_remove_neg"] = gram_distance(ours, theirs, True, "remove")
+    found["gram/image_level_remove_teacher_neg"] = gram_distance(ours, theirs, True, "remove-teacher")
+    for name, how in s["schedule"].items():
+        found[f"schedule/{name}"] = torch.tensor(configs.curve(how), dtype=torch.float64)
+    return {name: (distance(value, t[name]), EXACT_LIMIT) for name, value in found.items()}
+
+
 def replay(path: str) -> Results:
     """Every recorded quantity's distance and limit."""
     tensors = load_file(path)
+    if "sinkhorn/teacher_logits" in tensors:
+        return replay_functions(path, tensors)
     if "crops" in tensors:
         return replay_dinov1(path, tensors)
     init = below(tensors, "init/")

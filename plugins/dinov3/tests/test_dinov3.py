@@ -254,6 +254,7 @@ def test_stages_that_do_not_fit_are_refused_before_the_first_starts(toy, tmp_pat
     [
         ([{"run": {"steps": 3}}], "stage.name: expected a name of letters, digits"),
         ([{"name": "a"}, {"name": "a"}], 'stage.name: two stages are called "a"'),
+        ([{"name": "export"}], "stage.name: expected a name of letters, digits"),
         ([{"name": "a/b"}], "stage.name: expected a name of letters, digits"),
         ("a", "stage: expected one or more tables [[stage]], each with a name"),
         ([{"name": "a", "recipe": "dinov3"}], "stage.recipe: a recipe is named outside of the stages"),
@@ -267,6 +268,44 @@ def test_broken_stages_are_refused(toy, stage, expected):
     with pytest.raises(ConfigError) as caught:
         api.plans(toy_v3(toy, stage=stage))
     assert expected in str(caught.value)
+
+
+def test_a_stage_has_no_start_of_its_own_and_follows_only_a_stage_that_can_be_planned(toy):
+    second = {"name": "b", "run": {"start": "/nope"}}
+    with pytest.raises(
+        ConfigError, match='run.start: "/nope", but a stage starts from the one before it; leave it out'
+    ):
+        api.plans(toy_v3(toy, stage=[{"name": "a"}, second]))
+    broken = [
+        {"name": "a", "run": {"batch_size": 99999}},
+        {"name": "b", "loss": {"gram": {}}, "optimizer": {"clip": -1.0}},
+    ]
+    with pytest.raises(ConfigError) as caught:
+        api.plans(toy_v3(toy, stage=broken))
+    assert sorted(problem.key for problem in caught.value.problems) == ["optimizer.clip", "run.batch_size"]
+
+
+def test_what_targets_keep_goes_on_in_the_next_stage(toy, tmp_path):
+    target = {"dino": {"target": {"name": "centering"}}, "ibot": {"target": {"name": "centering"}}}
+    config = toy_v3(toy, loss=target, stage=[{"name": "a"}, {"name": "b"}])
+    plans = api.plans(config)
+    api.run(plans[0])
+    saved = load_file(tmp_path / "runs" / "run" / "a" / "checkpoints" / "4" / "losses.safetensors")
+    parts = build(plans[1])
+    assert float(saved["dino.target.center"].norm()) > 0
+    assert torch.equal(parts.losses["dino"].target.center, saved["dino.target.center"])
+
+
+def test_a_broken_checkpoint_is_no_start(toy, pretrained):
+    place = pretrained / "checkpoints" / "4" / "student.safetensors"
+    place.write_bytes(place.read_bytes()[:-100])
+    plan = api.plan(toy_v3(toy, run={"name": "next", "start": str(pretrained)}))
+    assert [w for w in plan.warnings if "checkpoints/4 is left out" in w]
+    assert "loaded from step 3" in build(plan).start.report
+    with pytest.raises(
+        ConfigError, match="run.start: .*checkpoints/4: student.safetensors has .* choose another checkpoint"
+    ):
+        api.plan(toy_v3(toy, run={"name": "next", "start": str(place.parent)}))
 
 
 def test_a_mistake_in_a_stage_has_its_line(tmp_path):
@@ -330,6 +369,10 @@ def test_starts_that_do_not_fit_are_refused(toy, pretrained, change, expected):
         ({"teacher": "ema", "teacher_view": "gram"}, {}, 'loss.gram: needs the view "gram"'),
         ({"teacher": "ema", "tokens": "masked"}, {}, 'loss.gram.level: images have different numbers of masked patches'),
         ({"teacher": "ema", "teacher_view": "local"}, {"locals": {"count": 3}}, 'loss.gram.teacher_view: "local" crops lie at other places than "global" crops'),
+        ({"teacher": ""}, {}, "loss.gram.teacher: is empty; name"),
+        ({"teacher": "ema", "student_view": "local"}, {}, 'loss.gram.teacher_view: "global" crops lie at other places than "local" crops'),
+        ({"teacher": "ema", "teacher_view": "gram"}, {"gram": {"size": [16, 32]}}, "loss.gram.teacher_view: crops of 16 x 32 px have another shape"),
+        ({"teacher": "ema", "refreshes": 2}, {}, "loss.gram.refresh_every: is 0, so the Gram teacher is never refreshed"),
         ({"teacher": "ema", "refresh_every": 5}, {}, "loss.gram.refresh_every: the teacher itself needs no refreshing"),
         ({"teacher": "ema"}, {"sizes": [{"share": 1.0, "globals": 18}]}, "augmentation.sizes: global crops of 18 px are not a multiple"),
         ({"teacher": "ema"}, {"sizes": [{"share": 1.0, "globals": 16, "gram": 32}]}, "augmentation.sizes: give gram a size, but there is no table"),
@@ -377,6 +420,42 @@ def test_backbone_options_survive(toy):
     assert tokens.grid == (1, 3, 5) and tokens.registers.shape == (2, 2, 16)
 
 
+@pytest.mark.parametrize(("width", "heads"), [(24, 4), (12, 4)])
+def test_head_widths_that_rotary_positions_cannot_turn_are_refused(toy, width, heads):
+    with pytest.raises(
+        ConfigError,
+        match=f"backbone.heads: {heads} heads of {width // heads} features; rotary positions need a multiple of 4",
+    ):
+        api.plan(toy_v3(toy, backbone={"width": width, "heads": heads}))
+
+
+def test_beside_weights_only_training_options_are_taken(toy, model_folder):
+    weights = model_folder("dinov3_vit", channels=1, heads=2, depth=2, width=16, patch_size=4, image_size=16)
+    config = toy_v3(toy)
+    config["backbone"] = {"name": "dinov3-vit", "weights": str(weights), "rope_shift": 0.3, "rope_rescale": 1.0}
+    c = build(api.plan(config)).student.backbone.model.config
+    assert (c.pos_embed_shift, c.pos_embed_rescale) == (0.3, None)
+    config["backbone"]["layer_scale"] = 0.5
+    with pytest.raises(
+        ConfigError, match="backbone.layer_scale: is for a model from scratch; the weights bring their own"
+    ):
+        api.plan(config)
+    other = model_folder("dinov2", name="v2", channels=1, heads=2, depth=2, width=16, patch_size=4, image_size=16)
+    config["backbone"] = {"name": "dinov3-vit", "weights": str(other)}
+    with pytest.raises(ConfigError, match='holds a model of type "dinov2", not "dinov3_vit"; take another backbone'):
+        api.plan(config)
+
+
+def test_the_hf_backbone_takes_a_gram_teacher_from_a_folder(toy, model_folder):
+    sizes = {"heads": 2, "depth": 2, "width": 16, "patch_size": 4}
+    weights = model_folder("dinov2", name="v2", channels=1, image_size=16, mask_token=True, **sizes)
+    config = toy_v3(toy, loss={"gram": {"teacher": str(weights)}})
+    config["backbone"] = {"name": "hf", "family": "dinov2", "mask_token": True, "config": {"qkv_bias": True}, **sizes}
+    parts = build(api.plan(config))
+    saved = load_file(weights / "model.safetensors")
+    assert torch.equal(parts.frozen["gram"].backbone.model.embeddings.cls_token, saved["embeddings.cls_token"])
+
+
 def test_rope_is_jittered_in_training_only(toy):
     backbone = build(api.plan(toy_v3(toy))).student.backbone
     pixels = torch.rand(2, 1, 16, 16)
@@ -398,7 +477,46 @@ def test_recipes_plan(recipe, image_folder):
     data = {"name": "image-folder", "path": str(image_folder)}
     plans = api.plans({"recipe": recipe, "run": {"batch_size": 4, "device": "cpu"}, "data": data})
     assert [plan.stage for plan in plans] == (["pretrain", "gram", "high-resolution"] if "stages" in recipe else [""])
-    assert plans[-1].curves["teacher.momentum"].at(0) > 0.9
+
+
+def ends(plan):
+    """First and last value of every curve that is not 1 throughout."""
+    found = {key: (curve.at(0), curve.at(plan.steps - 1)) for key, curve in plan.curves.items()}
+    return {key: pair for key, pair in found.items() if pair != (1.0, 1.0)}
+
+
+def test_published_schedules_are_constant_after_their_warm_ups(image_folder):
+    data = {"name": "image-folder", "path": str(image_folder)}
+    # a batch of 4 of 4,096 images scales the learning rate by the root
+    pretrain, gram, high = map(
+        ends, api.plans({"recipe": "dinov3-stages", "run": {"batch_size": 4, "device": "cpu"}, "data": data})
+    )
+    shared = {
+        "optimizer.weight_decay": (0.04, 0.04),
+        "teacher.momentum": (0.994, 0.994),
+        "loss.koleo.weight": (0.1, 0.1),
+    }
+    warm, hot = (0.04, 0.07), (0.07, 0.07)
+    lr = pytest.approx(4e-4 / 32)
+    assert pretrain == {
+        **shared,
+        "loss.dino.teacher_temperature": warm,
+        "loss.ibot.teacher_temperature": warm,
+        "optimizer.lr": (0.0, lr),
+    }
+    later = {**shared, "loss.dino.teacher_temperature": hot, "loss.ibot.teacher_temperature": hot}
+    assert gram == {
+        **later,
+        "optimizer.lr": (0.0, lr),
+        "loss.dino.local_weight": (1.0, 0.5),
+        "loss.gram.weight": (0.0, 2.0),
+    }
+    assert high == {
+        **later,
+        "optimizer.lr": (0.0, 1.25e-5),
+        "loss.dino.local_weight": (0.5, 0.5),
+        "loss.gram.weight": (1.5, 1.5),
+    }
 
 
 def test_continuing_keeps_gram_to_the_starting_weights(image_folder, model_folder):
