@@ -119,7 +119,11 @@ def test_the_cifar_example_plans_wherever_its_images_are(place):
 def test_the_other_cifar_examples_differ_in_their_recipe_alone(place, name):
     from dinomx_core import api
 
-    sets = [f"data.path={place}/cells", f"evaluate.knn.bank.path={place}/cells", f"evaluate.knn.query.path={place}/held-out-cells"]
+    sets = [
+        f"data.path={place}/cells",
+        f"evaluate.knn.bank.path={place}/cells",
+        f"evaluate.knn.query.path={place}/held-out-cells",
+    ]
     plan = api.plan(TOP / "examples" / f"{name}.toml", overrides=sets)
     assert (plan.backbone.width, plan.backbone.depth, plan.backbone.heads, plan.backbone.patch_size) == (128, 6, 4, 4)
     assert [(view.name, view.size.plain) for view in plan.views] == [("global", 32), ("local", 16)]
