@@ -75,6 +75,8 @@ class BranchLayer(nn.Module):
         parts = self.attention
         query, key, value = attention.projected(parts, self.norm1(x), first)
         if angles is not None:
+            if x.device.type == "cpu" and key.dtype == torch.bfloat16:  # the attention would widen them later
+                query, key = query.float(), key.float()
             key = rotated(key, *angles)
             if first is None:  # the first tokens have no position
                 query = rotated(query, *angles)
@@ -83,11 +85,12 @@ class BranchLayer(nn.Module):
 
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn the last tokens of x (B, H, T, d) by their angles (…, N, d) in pairs of features i and i + d/2 (Su et al. 2021)."""
-    before, patches = x[..., : -cosine.shape[-2], :], x[..., -cosine.shape[-2] :, :]
-    low, high = patches.chunk(2, -1)
-    turned = patches * cosine + torch.cat((-high, low), -1) * sine
-    return torch.cat((before, turned.to(x.dtype)), -2)
+    """Turn the last tokens of x (B, H, T, d) by their angles (…, N, d) in pairs of features i and i + d/2 (Su et al. 2021); the tokens
+    before them have no position and stay."""
+    before, half = x.shape[-2] - cosine.shape[-2], x.shape[-1] // 2
+    signed = torch.cat((-sine[..., :half], sine[..., half:]), -1)
+    cosine, signed = F.pad(cosine, (0, 0, before, 0), value=1.0), F.pad(signed, (0, 0, before, 0))
+    return torch.addcmul(x * cosine, x.roll(half, -1), signed).to(x.dtype)
 
 
 def offset_positions(table: Tensor, height: int, width: int) -> Tensor:
