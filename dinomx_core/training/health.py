@@ -149,7 +149,7 @@ class Health:
                     "Lower optimizer.lr, lengthen its warm-up, or clip harder (optimizer.clip)", fatal=True,
                 )  # fmt: skip
         if len(looks) >= 3 * GRACE and looks[-1].step + 1 >= STILL_FROM * self.steps:
-            yield from self._still(looks[:GRACE], looks[-GRACE:])
+            yield from self._still(looks, looks[-GRACE:])
 
     def _collapsed(self, last: list[Look]) -> Iterator[Verdict]:
         for label in last[-1].entropy:
@@ -169,16 +169,21 @@ class Health:
                     "teacher_temperature, or enlarge the batch", fatal=True,
                 )  # fmt: skip
 
-    def _still(self, first: list[Look], last: list[Look]) -> Iterator[Verdict]:
-        def moved(name: str) -> bool:
+    def _still(self, looks: list[Look], last: list[Look]) -> Iterator[Verdict]:
+        # Targets settle at the start of a run even where nothing learns; the features do not move by that.
+        settled, begun = looks[GRACE : 2 * GRACE], looks[:GRACE]
+
+        def moved(name: str, first: list[Look]) -> bool:
             before, after = ([getattr(look, name) for look in part] for part in (first, last))
             noise = max(pstdev(before), pstdev(after), STILL * abs(fmean(before)))
             return abs(fmean(after) - fmean(before)) > noise
 
-        if not any(moved(name) for name in ("missed", "gradient", "rank", "spread")):
+        if not any(
+            moved(*what) for what in (("missed", settled), ("gradient", settled), ("rank", begun), ("spread", begun))
+        ):
             yield Verdict(
                 "standing still", last[-1].step,
-                f"neither loss nor gradient nor features have moved since step {first[0].step}",
+                f"neither loss nor gradient nor features have moved since step {settled[0].step}",
                 "Raise optimizer.lr, shorten its warm-up, or see whether anything is trained at all (`dinomx plan`)",
             )  # fmt: skip
 

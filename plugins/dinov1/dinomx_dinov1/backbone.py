@@ -8,8 +8,9 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from dinomx_core import BackboneShape
 from dinomx_core.training import attention
+from dinomx_core.training.branches import offset_positions
 from dinomx_core.training.flow import Hidden
-from dinomx_core.training.huggingface import HuggingFaceBackbone, offset_positions
+from dinomx_core.training.huggingface import HuggingFaceBackbone
 from dinomx_dinov1 import plugin
 
 

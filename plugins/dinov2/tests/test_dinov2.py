@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from dinomx_core import ConfigError, HeadShape, api
 from dinomx_core.builtin.single import SingleProcess
+from dinomx_core.training.branches import BranchLayer
 from dinomx_core.training.build import build
 from dinomx_core.training.contracts import LossContext
 from dinomx_core.training.data import MicroBatches, collate
 from dinomx_core.training.flow import Views
-from dinomx_core.training.huggingface import BranchLayer
 from dinomx_core.training.loop import make_images
 from dinomx_dinov1.head import DinoHead
 from dinomx_dinov2 import plugin
