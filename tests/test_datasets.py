@@ -125,6 +125,7 @@ def broken_run(toy, image_folder, workers, limit):
     )
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_counted_named_and_stood_in_for_whatever_the_workers(toy, image_folder):
     runs = [api.run(broken_run(toy, image_folder, workers, 0.2)).folder for workers in (0, 2)]
     losses = [[row["loss"] for row in rows(run / "metrics.jsonl")] for run in runs]

@@ -74,6 +74,7 @@ def test_a_run_measures_both_at_the_start_and_the_end_and_repeats_itself(toy):
     assert api.run(config).figures == first.figures == {**first.figures, **{n: found[2][n] for n in names}}
 
 
+@pytest.mark.slow
 def test_evaluators_of_one_round_share_features(toy, monkeypatch):
     from dinomx_core.training import evaluation
 

@@ -109,6 +109,7 @@ def test_max_hours_saves_and_leaves(toy):
     assert_same(whole, api.run(config_of(toy, "cut"), resume=True).folder)
 
 
+@pytest.mark.slow
 def test_resume_starts_where_there_is_nothing(toy):
     first = api.run(config_of(toy, "run"), resume=True)
     assert len(rows(first.folder / "metrics.jsonl")) == 10
@@ -168,6 +169,7 @@ def test_a_figure_that_no_evaluation_gives_is_refused_for_keep_best(toy):
     assert 'checkpoint.keep_best: no evaluation is called "linear"; there are: knn' in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_refused_naming_the_keys(toy):
     with pytest.raises(Stopped):
         api.run(config_of(toy, "run"), progress=StopAt(4, signal.SIGTERM))

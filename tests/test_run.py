@@ -87,6 +87,7 @@ def test_load_reads_files_arrays_and_tensors_alike(toy, image_folder):
         api.load(image_folder)
 
 
+@pytest.mark.slow
 def test_the_same_config_gives_the_same_run_whatever_the_number_of_workers(toy):
     runs = [api.run(toy(run={"name": f"w{n}"}, loader={"workers": n})).folder for n in (0, 1, 2)]
     assert history(runs[0]) == history(runs[1]) == history(runs[2])
@@ -98,12 +99,14 @@ def test_another_seed_gives_another_run(toy):
     assert history(api.run(toy()).folder) != history(api.run(toy(run={"seed": 1, "name": "other"})).folder)
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_run_as_it_was(toy):
     with_it = api.run(toy(evaluate=OFTEN)).folder
     without = api.run(toy(run={"name": "plain"})).folder
     assert history(with_it) == history(without)
 
 
+@pytest.mark.slow
 def test_accumulation_computes_the_same_step(toy):
     whole = api.run(toy(backbone={"drop_path": 0.0})).folder
     parts = api.run(toy(run={"name": "parts", "accumulation": 4}, backbone={"drop_path": 0.0})).folder
@@ -208,6 +211,7 @@ def test_a_run_that_cannot_be_built_deletes_nothing_and_leaves_no_trace(toy, tmp
     assert not (tmp_path / "runs" / "new").exists()
 
 
+@pytest.mark.slow
 def test_crops_need_not_be_square(toy, image_folder):
     config = toy(
         data={"name": "image-folder", "path": str(image_folder), "split": None, "channels": 1},

@@ -372,6 +372,7 @@ def test_subset_drop_path_trains_and_is_off_in_evaluation(toy):
 # --- whole runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_is_the_same_with_any_workers_and_after_a_resume(toy, tmp_path, workers):
     config = toy_v2(toy, run={"name": f"w{workers}"}, loader={"workers": workers}, checkpoint={"every": 2})

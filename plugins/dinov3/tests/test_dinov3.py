@@ -96,6 +96,7 @@ def pretrained(toy):
     return api.run(toy_v3(toy, run={"name": "pretrain"})).folder
 
 
+@pytest.mark.slow
 def test_gram_teacher_is_of_the_run_it_names_and_changes_only_when_refreshed(toy, pretrained):
     saved = load_file(pretrained / "checkpoints" / "4" / "teacher.safetensors")
     settings = {"gram": {"size": 32}}
@@ -109,6 +110,7 @@ def test_gram_teacher_is_of_the_run_it_names_and_changes_only_when_refreshed(toy
     assert all(torch.equal(kept[name], teacher[name]) for name in kept)
 
 
+@pytest.mark.slow
 def test_a_run_with_gram_and_mixed_sizes_resumes_bit_by_bit(toy, pretrained):
     config = toy_v3(
         toy,
