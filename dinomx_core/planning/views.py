@@ -1,0 +1,87 @@
+"""Whether what the augmentation makes is what the losses ask for."""
+
+import sys
+
+import attrs
+
+from dinomx_core.declare.components import BackboneShape, View
+from dinomx_core.planning.report import Report
+
+
+def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | None) -> None:
+    """Crops fit the patch; every request finds its network, its view and its masks."""
+    patch, depth = (shape.patch_size, shape.depth) if shape else (1, sys.maxsize)
+    for view in views:
+        for size in (view.size, *view.others):
+            if side := next((side for side in size if side % patch), 0):
+                below, above = side // patch * patch, (side // patch + 1) * patch
+                near = f"{below} or {above}" if below else f"{above}"
+                message = f"{view.name} crops of {size} px are not a multiple of the patch ({patch} px); use {near}"
+                report.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")
+    names = {view.name for view in views if view.count > 0}
+    masked = {view.name for view in views if view.masked}
+    for label, loss in report.spec.losses.items():
+        own = {network.name for network in loss.component.networks(loss.options)}
+        for request in loss.component.requests(loss.options):
+            if request.network not in ("student", "teacher", *own):
+                report.refuse(
+                    f'asks for the network "{request.network}", which it does not declare; there are student and teacher',
+                    f"loss.{label}",
+                )
+            if request.layers > depth:
+                report.refuse(
+                    f"asks for the last {request.layers} blocks of a backbone that has {depth}", f"loss.{label}"
+                )
+        missing = {r.view for r in loss.component.requests(loss.options)} - names
+        if missing:
+            made = ", ".join(sorted(names)) or "none"
+            what = ", ".join(sorted(missing))
+            report.refuse(
+                f'needs the view "{what}", which the augmentation does not make (it makes: {made})', f"loss.{label}"
+            )
+        for request in loss.component.requests(loss.options):
+            if request.masking == "replace" and shape and not shape.masks:
+                report.refuse(
+                    f"has no mask token, which loss.{label} needs; set backbone.mask_token = true",
+                    "backbone.mask_token",
+                )
+            if (request.masking != "none" or request.select == "masked") and request.view in names - masked:
+                remedy = f"add [masking] with a name ({', '.join(report.maskings) or 'none installed'})"
+                if report.spec.masking:
+                    remedy = f'[masking] masks "{", ".join(sorted(masked)) or "nothing"}"; a config masks one view'
+                report.refuse(
+                    f'needs patch masks of the view "{request.view}", which nobody makes; {remedy}', f"loss.{label}"
+                )
+    warn_of_views(report, names, masked)
+
+
+def warn_of_views(report: Report, names: set[str], masked: set[str]) -> None:
+    """Views that are made for nothing, or go through the student twice."""
+    for name in sorted(
+        names - {r.view for loss in report.spec.losses.values() for r in loss.component.requests(loss.options)}
+    ):
+        report.warnings.append(f'augmentation: makes the view "{name}", which no loss asks for')
+    for name in sorted(masked):
+        asked = {
+            (r.masking, label)
+            for label, loss in report.spec.losses.items()
+            for r in loss.component.requests(loss.options)
+            if (r.network, r.view) == ("student", name)
+        }
+        if len({how for how, _ in asked}) > 1:
+            who = ", ".join(sorted(f'loss.{label} ("{how}")' for how, label in asked))
+            report.warnings.append(
+                f'masking: the student sees the view "{name}" masked and unmasked, a forward pass each: {who}'
+            )
+
+
+def mask(report: Report, views: tuple[View, ...]) -> tuple[View, ...]:
+    """The views with the one masked that [masking] says."""
+    chosen = report.spec.masking
+    if chosen is None:
+        return views
+    name = chosen.component.view(chosen.options)
+    if name not in {view.name for view in views}:
+        made = ", ".join(view.name for view in views)
+        report.refuse(f'masks the view "{name}", which the augmentation does not make (it makes: {made})', "masking")
+    return tuple(attrs.evolve(view, masked=True) if view.name == name else view for view in views)
