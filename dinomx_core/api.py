@@ -17,6 +17,7 @@ from dinomx_core.declare.discover import discover
 from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.folders import find_model, newest_whole
 from dinomx_core.planning import document
+from dinomx_core.planning.document import to_toml
 from dinomx_core.planning.plan import Env, Plan
 from dinomx_core.planning.planner import make_plan
 from dinomx_core.planning.reader import to_spec
@@ -290,19 +291,3 @@ def embed(
     options = folder.options(path=str(data), channels=3 if model.channels == 3 else 1)
     classes = folder.inspect(options).classes
     return embed_images(model, attribute(folder)(options), classes, Path(out), tokens, batch_size, progress)
-
-
-def to_toml(config: dict[str, Any]) -> str:
-    """Tables given as a dict, as the TOML text that `config.toml` of the run keeps."""
-    return "\n".join(_toml_lines(config, ())) + "\n"
-
-
-def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> Iterable[str]:
-    if path:
-        yield f"[{'.'.join(json.dumps(key) for key in path)}]"
-    for key, value in table.items():
-        if not isinstance(value, dict):
-            yield f"{json.dumps(key)} = {json.dumps(value)}"
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _toml_lines(value, (*path, key))

@@ -1,7 +1,9 @@
 """TOML texts -> one merged table in which every value knows where it was written."""
 
 import contextlib
+import json
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,19 @@ def _parse_override(override: str) -> Document:
     for part in reversed(path):
         data = {part: data}
     return Document(data, {path: place, (): place})
+
+
+def to_toml(config: dict[str, Any]) -> str:
+    """Tables given as a dict, as the TOML text that `config.toml` of the run keeps."""
+    return "\n".join(_toml_lines(config, ())) + "\n"
+
+
+def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> Iterable[str]:
+    if path:
+        yield f"[{'.'.join(json.dumps(key) for key in path)}]"
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            yield f"{json.dumps(key)} = {json.dumps(value)}"
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _toml_lines(value, (*path, key))

@@ -38,10 +38,9 @@ class Centering:
 
 
 @attrs.frozen
-class Dino:
-    """Cross-entropy between teacher and student class tokens of different crops (Caron et al. 2021, equation 2)."""
+class PrototypeLoss:
+    """What losses over prototypes have in common."""
 
-    head: str = option("dino", "label of the head that makes the logits")
     target: Chosen = slot("target", "centering", "how teacher logits become probabilities")
     student_temperature: float = option(0.1, "divides the student's logits", check=positive)
     teacher_temperature: Schedule = option(
@@ -49,6 +48,13 @@ class Dino:
         "divides the teacher's logits",
         check=schedule_of(positive),
     )
+
+
+@attrs.frozen
+class Dino(PrototypeLoss):
+    """Cross-entropy between teacher and student class tokens of different crops (Caron et al. 2021, equation 2)."""
+
+    head: str = option("dino", "label of the head that makes the logits")
     local_weight: Schedule = option(
         Schedule.constant(1.0), "factor of the pairs with a local crop (DINOv3)", check=schedule_of(not_negative)
     )

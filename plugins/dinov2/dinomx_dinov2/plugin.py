@@ -7,17 +7,14 @@ import attrs
 from dinomx_core import (
     Backbone,
     BackboneShape,
-    Chosen,
     DataError,
     Draft,
     Head,
     HowMasked,
-    Length,
     Loss,
     Masking,
     Recipe,
     Request,
-    Schedule,
     Target,
     below_one,
     fraction,
@@ -26,12 +23,10 @@ from dinomx_core import (
     option,
     ordered_pair,
     positive,
-    schedule_of,
     share_range,
-    slot,
 )
 from dinomx_core.builtin.families import Hf, hf_shape
-from dinomx_dinov1.plugin import DinoHead, head_shape
+from dinomx_dinov1.plugin import DinoHead, PrototypeLoss, head_shape
 
 
 @attrs.frozen
@@ -42,17 +37,10 @@ class SinkhornKnopp:
 
 
 @attrs.frozen
-class Ibot:
+class Ibot(PrototypeLoss):
     """Cross-entropy between teacher and student tokens of masked patches (Zhou et al. 2022, equation 3)."""
 
     head: str = option("ibot", 'label of the head that makes the logits; "dino" shares the DINO loss\'s')
-    target: Chosen = slot("target", "centering", "how teacher logits become probabilities")
-    student_temperature: float = option(0.1, "divides the student's logits", check=positive)
-    teacher_temperature: Schedule = option(
-        Schedule(start=0.04, peak=0.07, warmup=Length(10, "%")),
-        "divides the teacher's logits",
-        check=schedule_of(positive),
-    )
     view: str = option("global", "crops whose patches are masked")
 
 
