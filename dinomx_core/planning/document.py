@@ -165,6 +165,11 @@ def load(document: Document, registry: Registry, overrides: list[str]) -> dict[s
         raise ConfigError(
             [Problem("a recipe cannot be set from the command line; name it in the file", "recipe", "--set")]
         )
+    if any(split_key(override.partition("=")[0])[:1] == ("stage",) for override in overrides):
+        message = (
+            "stages cannot be set from the command line, where a key holds for every stage; write them in the file"
+        )
+        raise ConfigError([Problem(message, "stage", "--set")])
     stages = _stages(_with_recipe(document, registry, ()))
     for name, stage in stages.items():
         for override in overrides:

@@ -79,7 +79,7 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
     reader = _Reader(document, registry)
     known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
     if unknown := [key for key in document.data if key not in known]:
-        reader.problems.extend(problems_of(UnknownKeys(unknown, known), (), document))
+        reader.problems.extend(problems_of(UnknownKeys(unknown, [*known, "stage"]), (), document))
     sections = {name: reader.section(name, cls) for name, cls in SECTIONS.items()}
     slots = {name: reader.slot(name) for name in SLOTS}
     losses = reader.labelled("loss")

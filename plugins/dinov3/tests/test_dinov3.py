@@ -323,6 +323,13 @@ def test_a_mistake_in_a_stage_has_its_line(tmp_path):
     ]
 
 
+def test_stages_are_written_in_the_file_under_their_name(toy):
+    with pytest.raises(ConfigError, match='stages: unknown key; did you mean "stage"?'):
+        api.plans(toy_v3(toy, stages=[{"name": "a"}]))
+    with pytest.raises(ConfigError, match="--set: stage: stages cannot be set from the command line"):
+        api.plans(toy_v3(toy), overrides=['stage=[{name="a"}]'])
+
+
 def test_one_plan_cannot_stand_for_several_stages(toy):
     with pytest.raises(ConfigError, match="has the stages pretrain, gram, high-resolution, each with a plan"):
         api.plan(toy_v3(toy, stage=stages()))
