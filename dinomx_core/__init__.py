@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
-    BackboneShape,
-    DataInfo,
     Dataset,
-    Draft,
     Evaluator,
-    Frozen,
     Head,
-    HeadShape,
-    HowMasked,
     Loss,
     Masking,
     Parallelism,
-    Preprocessing,
     Recipe,
-    Request,
     Strategy,
     Target,
+)
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    DataInfo,
+    Draft,
+    Frozen,
+    HeadShape,
+    HowMasked,
+    Preprocessing,
+    Request,
     View,
 )
 from dinomx_core.declare.hooks import hookimpl

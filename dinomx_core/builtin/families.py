@@ -8,7 +8,9 @@ import attrs
 from dinomx_core.builtin import weights as files
 from dinomx_core.builtin.family_sizes import count_parameters, mlp_width, prefix_of
 from dinomx_core.builtin.reference import Reference
-from dinomx_core.declare.components import BackboneShape
+from dinomx_core.declare.facts import (
+    BackboneShape,
+)
 from dinomx_core.declare.values import below_one, not_negative, option
 from dinomx_core.errors import DataError
 

@@ -6,16 +6,11 @@ from typing import Any, Literal
 import attrs
 
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
-from dinomx_core.declare.components import (
-    Augmentation,
-    Backbone,
+from dinomx_core.declare.components import Augmentation, Backbone, Dataset, Evaluator, Parallelism, Strategy
+from dinomx_core.declare.facts import (
     DataInfo,
-    Dataset,
     Draft,
-    Evaluator,
-    Parallelism,
     Preprocessing,
-    Strategy,
     View,
 )
 from dinomx_core.declare.hooks import hookimpl

@@ -6,7 +6,12 @@ counted. Memory is an estimate.
 
 import attrs
 
-from dinomx_core.declare.components import BackboneShape, HeadShape, Request, View
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    HeadShape,
+    Request,
+    View,
+)
 
 BACKWARD = 3  # forward plus a backward pass of twice its work
 # Floats kept for the backward pass a token and block, in units of the width: inputs of two norms, of the query/key/value,

@@ -8,8 +8,11 @@ from typing import Any
 import attrs
 import cattrs
 
-from dinomx_core.declare.components import BackboneShape, HeadShape
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    HeadShape,
+)
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, PluginError
 from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in

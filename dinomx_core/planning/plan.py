@@ -8,7 +8,15 @@ from typing import Any
 
 import attrs
 
-from dinomx_core.declare.components import BackboneShape, DataInfo, Frozen, HeadShape, Preprocessing, Request, View
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    DataInfo,
+    Frozen,
+    HeadShape,
+    Preprocessing,
+    Request,
+    View,
+)
 from dinomx_core.declare.values import Size
 from dinomx_core.planning.cost import Cost
 from dinomx_core.planning.schedule import Curve

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dinomx_core.declare.components import BackboneShape, DataInfo, Draft, Preprocessing
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    DataInfo,
+    Draft,
+    Preprocessing,
+)
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
 from dinomx_core.planning.cost import estimate

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import attrs
 
-from dinomx_core.declare.components import BackboneShape, Frozen
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    Frozen,
+)
 from dinomx_core.errors import UNREADABLE, DataError
 from dinomx_core.planning.origin import Origin, checkpoint_of, describe, misfits, source_shape
 from dinomx_core.planning.plan import Plan

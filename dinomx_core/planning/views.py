@@ -4,7 +4,10 @@ import sys
 
 import attrs
 
-from dinomx_core.declare.components import BackboneShape, View
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    View,
+)
 from dinomx_core.planning.report import Report
 
 

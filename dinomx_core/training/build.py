@@ -11,7 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from dinomx_core.declare.components import Component, Frozen
+from dinomx_core.declare.components import Component
+from dinomx_core.declare.facts import (
+    Frozen,
+)
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.folders import MANIFEST, find_model, is_ours

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dinomx_core.declare.components import HeadShape, HowMasked, Preprocessing, Request
+from dinomx_core.declare.facts import (
+    HeadShape,
+    HowMasked,
+    Preprocessing,
+    Request,
+)
 from dinomx_core.training.flow import Crop, Hidden, Item, Tokens, Views, drop_masked
 from dinomx_core.training.streams import Stream
 

@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from dinomx_core.declare.components import Preprocessing
+from dinomx_core.declare.facts import (
+    Preprocessing,
+)
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, TrainingError
 from dinomx_core.training.build import Parts

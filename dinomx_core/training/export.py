@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.facts import (
+    Preprocessing,
+)
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
 from dinomx_core.planning.plan import Plan

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dinomx_core.declare.components import Preprocessing
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.facts import (
+    Preprocessing,
+)
 from dinomx_core.errors import DataError
 from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.plan import Plan

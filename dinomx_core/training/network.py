@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dinomx_core.declare.components import Request
+from dinomx_core.declare.facts import (
+    Request,
+)
 from dinomx_core.training.contracts import Backbone, Loss, Scheduled
 from dinomx_core.training.flow import Tokens, Views
 from dinomx_core.training.health import feature_metrics

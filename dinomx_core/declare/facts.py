@@ -1,0 +1,140 @@
+"""What declarations tell the plan, and the plan tells them: requests, views, sizes of data, backbones and heads. Frozen, torch-free."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import attrs
+
+from dinomx_core.declare.values import Size, as_size
+
+Select = Literal["cls", "patches", "masked", "all"]
+HowMasked = Literal["none", "replace", "drop"]
+
+
+@attrs.frozen
+class Request:
+    """One forward result that a loss needs. The core runs the union of all requests once and hands each result back by its request.
+
+    network: "student", "teacher", or a `Frozen` network that the loss asks for.
+    view:    which named set of crops goes in.
+    masking: "none"; "replace" puts the mask token on masked patches; "drop" leaves masked patches out of the sequence.
+    head:    label of the head to run on the selection; None hands the selection itself back.
+    select:  "cls" rows, all "patches", "masked" patches only, or "all" (the whole `Tokens`).
+    layers:  with no head and "all", the number of last blocks to return tokens of (1: `Tokens`; more: a tuple, last block last).
+    """
+
+    network: str
+    view: str
+    masking: HowMasked = "none"
+    head: str | None = None
+    select: Select = "cls"
+    layers: int = 1
+
+
+@attrs.frozen
+class View:
+    """A named set of `count` crops of `size` pixels (a side, or height and width); `masked` when patch masks come with it;
+    `key`: the option that sets the size; `others`: sizes that some batches have in place of `size`, all of them smaller;
+    `places`: the view whose crops lie at the same places, where it is another's."""
+
+    name: str
+    count: int
+    size: Size = attrs.field(converter=as_size)
+    masked: bool = False
+    key: str = ""
+    others: tuple[Size, ...] = ()
+    places: str = ""
+
+
+@attrs.frozen
+class DataInfo:
+    """What a data set holds, found without decoding it: images, channels, class names (empty where unlabelled).
+
+    notes: what a person should know of it. digest: stands for which images these are, in which order, so that a run goes on
+    with the same ones; "" where the options alone say it.
+    """
+
+    count: int
+    channels: int
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@attrs.frozen
+class BackboneShape:
+    """Sizes of a transformer backbone, for token counts, parameters and FLOPs, and what it starts from.
+
+    prefix: tokens before the patches. masks: whether it has a mask token. warm: name of the weights it starts from, "" from
+    scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    patch_size: int
+    channels: int
+    prefix: int
+    parameters: int
+    masks: bool = attrs.field(default=True, kw_only=True)
+    warm: str = attrs.field(default="", kw_only=True)
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
+
+    def tokens(self, size: int | Size) -> int:
+        """Tokens of an image of `size` pixels."""
+        height, width = as_size(size)
+        return self.prefix + (height // self.patch_size) * (width // self.patch_size)
+
+    def forward_flops(self, size: int | Size) -> float:
+        """Floating-point operations (multiply and add counted apart) of one image's forward pass."""
+        tokens = self.tokens(size)
+        block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
+        embed = 2 * (tokens - self.prefix) * self.channels * self.patch_size**2 * self.width
+        return self.depth * block + embed
+
+
+@attrs.frozen
+class HeadShape:
+    """Sizes of a head: its outputs (prototypes, or features) and its parameters."""
+
+    outputs: int
+    parameters: int
+
+
+@attrs.frozen
+class Preprocessing:
+    """How an image becomes the model's input when nothing is random: resized to cover a box of the crop's shape whose shorter side is
+    `resize`, centre crop, normalise."""
+
+    resize: int
+    crop: Size = attrs.field(converter=as_size)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@attrs.frozen
+class Draft:
+    """What the plan knows when it calls a declaration's `check`."""
+
+    data: DataInfo
+    views: tuple[View, ...]
+    backbone: BackboneShape | None
+    steps: int
+    batch_size: int
+
+
+@attrs.frozen
+class Frozen:
+    """A further network of the student's shape that learns nothing, which a loss asks for and its requests name.
+
+    source: "start" (the teacher as the run begins), or a run, checkpoint or model folder, given by the option `key`.
+    refresh(done, lengths): whether it takes over the teacher's weights after `done` steps; `lengths` are the loss's own, in steps.
+    """
+
+    name: str
+    source: str = "start"
+    key: str = ""
+    refresh: Callable[[int, Mapping[str, int]], bool] = attrs.field(
+        default=lambda done, lengths: False, eq=False, repr=False
+    )
