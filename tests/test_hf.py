@@ -112,7 +112,9 @@ def test_the_plan_counts_parameters_exactly(family, config):
         options = Hf(family=family, width=32, depth=2, heads=4, patch_size=8, mask_token=mask_token, config=config)
         shape = hf_shape(options, 5, 32)
         backbone = build_hf(options, shape, 32)
+        assert dict(shape.tensors) == {name: tuple(p.shape) for name, p in backbone.named_parameters()}
         assert shape.parameters == sum(p.numel() for p in backbone.parameters())
+        assert shape.layout == backbone.layout
         assert shape.tokens(32) == flat(backbone(torch.randn(1, 5, 32, 32))).shape[1]
 
 

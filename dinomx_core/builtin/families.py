@@ -1,16 +1,18 @@
 """The `hf` backbone's options, and what is known of each family of Hugging Face models without torch."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
 from dinomx_core.builtin import weights as files
-from dinomx_core.builtin.family_sizes import count_parameters, mlp_width, prefix_of
+from dinomx_core.builtin.family_tensors import mlp_width, prefix_of, tensors_of
 from dinomx_core.builtin.reference import Reference
 from dinomx_core.declare.facts import (
     BackboneShape,
 )
+from dinomx_core.declare.layout import CLIP, DINOV2, DINOV3, VIT, Layout
 from dinomx_core.declare.values import below_one, not_negative, option
 from dinomx_core.errors import DataError
 
@@ -23,7 +25,8 @@ class Family:
     `positioned`: its rows beside the patches'. `mask`: how it is given a mask token. `pooler`: is told to have none.
     `branches`: its blocks are the two scaled residual branches of DINOv2, whose drop path may leave out images, and whose
     positions may be interpolated with an offset; `rotary`: they are turned in pairs of two axes. `training`: keys of its config
-    that weights may be given anew. `nested`: the type of a config that holds this family's as "vision_config".
+    that weights may be given anew. `nested`: the type of a config that holds this family's as "vision_config". `layout`: where its
+    parts are; `norm`: the last norm's name.
     """
 
     model: str
@@ -40,6 +43,8 @@ class Family:
     training: tuple[str, ...] = ()
     drop_path: bool = True
     nested: str = ""
+    layout: Layout = VIT
+    norm: str = "layernorm"
     defaults: dict[str, Any] = attrs.field(factory=dict)
 
 
@@ -55,15 +60,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "ijepa": Family("IJepaModel", "IJepaConfig", cls=False, positioned=0, pooler=True, defaults=BASE),
     "dinov2": Family(
-        "Dinov2Model", "Dinov2Config", mask="config", layer_scale=True, branches=True,
+        "Dinov2Model", "Dinov2Config", mask="config", layer_scale=True, branches=True, layout=DINOV2,
         defaults={**BASE, "mlp_ratio": 4, "patch_size": 14},
     ),
     "dinov2_with_registers": Family(
         "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", mask="always", layer_scale=True, branches=True,
-        defaults={**BASE, "mlp_ratio": 4, "num_register_tokens": 4},
+        layout=DINOV2, defaults={**BASE, "mlp_ratio": 4, "num_register_tokens": 4},
     ),
     "dinov3_vit": Family(
         "DINOv3ViTModel", "DINOv3ViTConfig", table=False, mask="always", layer_scale=True, branches=True, rotary=True,
+        layout=DINOV3, norm="norm",
         training=("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"),
         defaults={
             **BASE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "key_bias": False,
@@ -72,10 +78,11 @@ FAMILIES: dict[str, Family] = {
     ),
     "siglip_vision_model": Family(
         "SiglipVisionModel", "SiglipVisionConfig", cls=False, positioned=0, mask="added", drop_path=False, nested="siglip",
-        defaults=BASE,
+        layout=CLIP, norm="post_layernorm", defaults=BASE,
     ),
     "clip_vision_model": Family(
         "CLIPVisionModel", "CLIPVisionConfig", mask="added", drop_path=False, nested="clip",
+        layout=CLIP, norm="post_layernorm",
         defaults={**BASE, "patch_size": 32},
     ),
 }  # fmt: skip
@@ -244,10 +251,11 @@ def hf_shape(options: Hf, channels: int, image_size: int, only: str = "") -> Bac
         check_weights(known, options)
     c, always = known.config, known.family.mask == "always"
     statistics = None if known.folder is None or known.reference else files.pixel_statistics(known.folder)
+    tensors = tensors_of(known, channels, options.mask_token)
     return BackboneShape(
         c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], mlp_width(known), c["patch_size"], channels,
-        prefix_of(known), count_parameters(known, channels, options.mask_token), masks=always or options.mask_token,
-        statistics=statistics, warm=options.weights,
+        prefix_of(known), sum(map(math.prod, tensors.values())), masks=always or options.mask_token,
+        statistics=statistics, warm=options.weights, layout=known.family.layout, tensors=tensors,
     )  # fmt: skip
 
 

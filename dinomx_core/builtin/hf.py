@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dinomx_core.builtin.families import Hf, Known, resolve
-from dinomx_core.builtin.family_sizes import prefix_of
+from dinomx_core.builtin.family_tensors import prefix_of
 from dinomx_core.builtin.reference import Move, Reference, network_of
 from dinomx_core.builtin.weights import find_weights, licence
 from dinomx_core.declare.facts import (

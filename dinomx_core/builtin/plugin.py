@@ -250,7 +250,9 @@ def check_linear(options: Linear, draft: Draft) -> list[tuple[str, str]]:
 
 @hookimpl
 def dinomx_backbones():
-    yield Backbone("hf", Hf, "dinomx_core.builtin.hf:build_hf", shape=hf_shape, from_weights=hf_from_weights)
+    yield Backbone(
+        "hf", Hf, "dinomx_core.builtin.hf:build_hf", shape=hf_shape, from_weights=hf_from_weights, general=True
+    )
 
 
 @hookimpl

@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 
 import attrs
 
-from dinomx_core.declare.facts import BackboneShape, DataInfo, Draft, Frozen, HeadShape, Preprocessing, Request, View
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    DataInfo,
+    Draft,
+    Frozen,
+    HeadShape,
+    Parameters,
+    Preprocessing,
+    Request,
+    View,
+)
 from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
 
 # What is wrong with a component's options, each with the option it is about ("" for the whole table; "a.b" for a nested one).
@@ -35,7 +45,8 @@ class Backbone(Component):
     """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes; it raises DataError, with the
     option at fault as its key, where the weights that the options name are no good.
 
-    `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can.
+    `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can; `general`: its default
+    options do, for weights of every family that it knows.
 
     Built as `build(options, shape, image_size)` -> `training.contracts.Backbone`.
     """
@@ -43,6 +54,7 @@ class Backbone(Component):
     kind: ClassVar[str] = "backbone"
     shape: Callable[[Any, int, int], BackboneShape] = attrs.field(kw_only=True)
     from_weights: Callable[[Any, str], Any] | None = attrs.field(default=None, kw_only=True)
+    general: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.frozen
@@ -113,9 +125,15 @@ class Augmentation(Component):
 
 @attrs.frozen
 class Strategy(Component):
-    """Changes what is trained or learnt from. Built as `build(options)` -> `training.contracts.Strategy`."""
+    """Changes what is trained or learnt from. `adapt(options, parameters)` says what it makes of the backbone's parameters, and raises
+    DataError, with the option at fault as its key, where that means nothing; `networks(options)` lists networks that it brings.
+
+    Built as `build(options)` -> `training.contracts.Strategy`.
+    """
 
     kind: ClassVar[str] = "strategy"
+    adapt: Callable[[Any, Parameters], Parameters] | None = attrs.field(default=None, kw_only=True)
+    networks: Callable[[Any], Iterable[Frozen]] = attrs.field(default=no_networks, kw_only=True)
 
 
 @attrs.frozen

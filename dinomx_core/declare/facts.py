@@ -1,10 +1,12 @@
 """What declarations tell the plan, and the plan tells them: requests, views, sizes of data, backbones and heads. Frozen, torch-free."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import attrs
 
+from dinomx_core.declare.layout import Layout
 from dinomx_core.declare.values import Size, as_size
 
 Select = Literal["cls", "patches", "masked", "all"]
@@ -66,7 +68,9 @@ class BackboneShape:
     """Sizes of a transformer backbone, for token counts, parameters and FLOPs, and what it starts from.
 
     prefix: tokens before the patches. masks: whether it has a mask token. warm: name of the weights it starts from, "" from
-    scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known.
+    scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known. layout and
+    tensors: where its parts are, and names and shapes of all its parameters; a backbone that does not tell cannot be planned with
+    strategies that change what trains.
     """
 
     width: int
@@ -80,6 +84,8 @@ class BackboneShape:
     masks: bool = attrs.field(default=True, kw_only=True)
     warm: str = attrs.field(default="", kw_only=True)
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
+    layout: Layout | None = attrs.field(default=None, kw_only=True, repr=False)
+    tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, kw_only=True, repr=False)
 
     def tokens(self, size: int | Size) -> int:
         """Tokens of an image of `size` pixels."""
@@ -125,10 +131,46 @@ class Draft:
 
 
 @attrs.frozen
-class Frozen:
-    """A further network of the student's shape that learns nothing, which a loss asks for and its requests name.
+class Parameters:
+    """A backbone's parameters by name, and which of them train: what strategies change one after another as the plan is made.
 
-    source: "start" (the teacher as the run begins), or a run, checkpoint or model folder, given by the option `key`.
+    frozen: never train, so student and teacher share them. later: train from a later step on. added: were put in by a strategy.
+    """
+
+    layout: Layout
+    depth: int
+    shapes: Mapping[str, tuple[int, ...]]
+    frozen: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
+    added: frozenset[str] = frozenset()
+
+    @property
+    def training(self) -> frozenset[str]:
+        """Names of those that train from the first step on."""
+        return frozenset(self.shapes) - self.frozen - self.later
+
+    def count(self, names: Iterable[str]) -> int:
+        """How many numbers they hold."""
+        return sum(math.prod(self.shapes[name]) for name in names)
+
+    def layer_of(self, name: str) -> int:
+        """0 before the blocks, i + 1 block i, depth + 1 after them."""
+        return self.layout.layer_of(name, self.depth)
+
+    @property
+    def prefix(self) -> int:
+        """Leading parts that never train: the embeddings, and so many blocks less one after them; 0 where they train."""
+        moving = (self.layer_of(name) for name in self.shapes if name not in self.frozen)
+        return min(moving, default=self.depth + 1)
+
+
+@attrs.frozen
+class Frozen:
+    """A further network that learns nothing, which a loss or a strategy asks for and requests name.
+
+    name: for requests; one called "teacher" takes the place of the moving average as what is learnt from. source: "start" (the
+    teacher as the run begins), or a run, checkpoint or model, given by the option `key`. foreign: may be of any other
+    shape than the student. heads: comes with the heads that requests name, all of them.
     refresh(done, lengths): whether it takes over the teacher's weights after `done` steps; `lengths` are the loss's own, in steps.
     """
 
@@ -138,3 +180,5 @@ class Frozen:
     refresh: Callable[[int, Mapping[str, int]], bool] = attrs.field(
         default=lambda done, lengths: False, eq=False, repr=False
     )
+    foreign: bool = attrs.field(default=False, kw_only=True)
+    heads: bool = attrs.field(default=False, kw_only=True)

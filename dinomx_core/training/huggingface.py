@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from dinomx_core.declare.layout import CLIP, DINOV2, DINOV3, VIT, Layout
 from dinomx_core.errors import DataError
 from dinomx_core.training import attention
 from dinomx_core.training.branches import BranchLayer, DropPath, offset_positions
@@ -28,17 +29,9 @@ class HuggingFaceBackbone(Backbone):
     arguments: what the model's class takes beside its config.
     """
 
-    blocks_path: ClassVar[str] = "layers"
+    layout: ClassVar[Layout] = VIT
     norm_path: ClassVar[str] = "layernorm"  # "": the model's last_hidden_state is not normed, so neither are the tokens
     drop_path_at: ClassVar[str] = "dropout"  # stands on both branches, right before they are added
-    role_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "query": ("attention.q_proj",),
-        "key": ("attention.k_proj",),
-        "value": ("attention.v_proj",),
-        "output": ("attention.o_proj",),
-        "mlp": ("mlp.fc1", "mlp.fc2"),
-        "norm": ("layernorm_before", "layernorm_after"),
-    }
 
     def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
         super().__init__()
@@ -47,7 +40,7 @@ class HuggingFaceBackbone(Backbone):
         self.width, self.patch_size = model.config.hidden_size, model.config.patch_size
         model.config._attn_implementation = attention.NAME
         inside = dict(self.blocks[0].named_modules())
-        found = {role: tuple(n for n in names if n in inside) for role, names in self.role_names.items()}
+        found = {role: tuple(n for n in names if n in inside) for role, names in self.layout.roles.items()}
         self.roles = {role: names for role, names in found.items() if names}
 
     def drop_path(self, probabilities: Sequence[float]) -> None:
@@ -58,7 +51,7 @@ class HuggingFaceBackbone(Backbone):
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The model's own blocks."""
-        return self.model.get_submodule(self.blocks_path)
+        return self.get_submodule(self.layout.blocks)
 
     def grid(self, pixels: Tensor) -> tuple[int, int, int]:
         """(1, rows, columns) of patches."""
@@ -77,11 +70,7 @@ class HuggingFaceBackbone(Backbone):
 
     def layer_of(self, name: str) -> int:
         """By the path of the blocks and the names before them."""
-        head = f"model.{self.blocks_path}."
-        if name.startswith(head):
-            return int(name[len(head) :].partition(".")[0]) + 1
-        before = ("model.embeddings.", "model.pre_", "model.shared_", "mask_token")
-        return 0 if name.startswith(before) else len(self.blocks) + 1
+        return self.layout.layer_of(name, len(self.blocks))
 
     def is_patch_embedding(self, name: str) -> bool:
         """The projection's weight and bias."""
@@ -183,14 +172,8 @@ class BeitBackbone(HuggingFaceBackbone):
 class Dinov2Backbone(HuggingFaceBackbone):
     """Class token, registers that have no position, patches: DINOv2 with and without registers."""
 
-    blocks_path = "encoder.layer"
+    layout = DINOV2
     drop_path_at = "drop_path"
-    role_names: ClassVar = {
-        **HuggingFaceBackbone.role_names,
-        "mlp": ("mlp.fc1", "mlp.fc2", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-        "norm": ("norm1", "norm2"),
-        "scale": ("layer_scale1", "layer_scale2"),
-    }
 
     can_shorten = True
     layers: ClassVar[dict[type, type]] = {}
@@ -223,7 +206,7 @@ class Dinov2Backbone(HuggingFaceBackbone):
 class Dinov3Backbone(Dinov2Backbone):
     """Class token, registers, patches; rotary positions on the patches of every block."""
 
-    blocks_path = "model.layer"
+    layout = DINOV3
     norm_path = "norm"
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
@@ -249,15 +232,7 @@ class ClipBackbone(HuggingFaceBackbone):
     CLIP norms only its pooled output, so its tokens are those of last_hidden_state, without a norm.
     """
 
-    blocks_path = "encoder.layers"
-    role_names: ClassVar = {
-        "query": ("self_attn.q_proj",),
-        "key": ("self_attn.k_proj",),
-        "value": ("self_attn.v_proj",),
-        "output": ("self_attn.out_proj",),
-        "mlp": ("mlp.fc1", "mlp.fc2"),
-        "norm": ("layer_norm1", "layer_norm2"),
-    }
+    layout = CLIP
 
     def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
         super().__init__(model, cls, prefix, arguments)

@@ -1,5 +1,6 @@
 """Declarations: DINO's loss, target, head, backbone and recipes."""
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -28,6 +29,8 @@ from dinomx_core import (
     schedule_of,
     slot,
 )
+from dinomx_core.builtin.families import FAMILIES, Known
+from dinomx_core.builtin.family_tensors import tensors_of
 
 
 @attrs.frozen
@@ -148,24 +151,16 @@ class ViT:
 
 
 def vit_shape(options: ViT, channels: int, image_size: int) -> BackboneShape:
-    """Sizes and the exact number of parameters."""
-    d, p = options.width, options.patch_size
-    mlp = round(d * options.mlp_ratio)
-    patches = ((options.image_size or image_size) // p) ** 2
-    embed = channels * p * p * d + d + d + (patches + 1) * d + (d if options.mask_token else 0)
-    attention = 4 * d * d + d + (3 * d if options.qkv_bias else 0)
-    block = attention + 2 * d * mlp + mlp + d + 4 * d
+    """Sizes, and its parameters by name."""
+    d, p, mlp = options.width, options.patch_size, round(options.width * options.mlp_ratio)
+    sizes = {"hidden_size": d, "num_hidden_layers": options.depth, "patch_size": p, "intermediate_size": mlp}
+    config = {**sizes, "image_size": options.image_size or image_size, "qkv_bias": options.qkv_bias}
+    known = Known("vit", FAMILIES["vit"], config, None)
+    tensors = tensors_of(known, channels, options.mask_token)
     return BackboneShape(
-        d,
-        options.depth,
-        options.heads,
-        mlp,
-        p,
-        channels,
-        1,
-        embed + options.depth * block + 2 * d,
-        masks=options.mask_token,
-    )
+        d, options.depth, options.heads, mlp, p, channels, 1, sum(map(math.prod, tensors.values())),
+        masks=options.mask_token, layout=known.family.layout, tensors=tensors,
+    )  # fmt: skip
 
 
 def check_vit(options: ViT, draft: Draft) -> list[tuple[str, str]]:
