@@ -279,7 +279,7 @@ def embed(
     source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images. out: a
     `.npz` or `.parquet` file. tokens: "cls", "patch-mean" or "patches". Raises DataError when there is nothing to read.
     """
-    from dinomx_core.training.build import attribute
+    from dinomx_core.training.construct import attribute
     from dinomx_core.training.embed import embed_images
     from dinomx_core.training.model import Model
 

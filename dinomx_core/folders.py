@@ -13,6 +13,8 @@ from dinomx_core.errors import DataError
 MANIFEST = "manifest.json"
 DESCRIPTION = "dinomx.json"
 BEST = "best"
+BASE = "base"  # parameters that never train, once for all checkpoints of a run
+BASE_FILE = f"{BASE}/weights.safetensors"
 
 
 def write_folder(place: Path, write: Callable[[Path], None]) -> None:
@@ -59,13 +61,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """`facts`, and size and SHA-256 of every file in the folder."""
-    files = {}
+def write_manifest(folder: Path, facts: dict[str, Any], files: dict[str, Any] | None = None) -> None:
+    """`facts`, and size and SHA-256 of every file in the folder, and those of `files` beside it ("../name")."""
+    files = dict(files or {})
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        with path.open("rb") as file:
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        files[path.name] = fingerprint(path)
     (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=1) + "\n", "utf-8")
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def fault_of(folder: Path) -> str:

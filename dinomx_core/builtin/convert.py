@@ -6,8 +6,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from dinomx_core.builtin.families import Hf, hf_shape
-from dinomx_core.builtin.hf import HEADS, build_hf
-from dinomx_core.builtin.weights import FILES, read_reference
+from dinomx_core.builtin.hf import build_hf
+from dinomx_core.builtin.weights import FILES, HEADS, read_reference
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import write_folder
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from dinomx_core.builtin.plugin import Ema
-from dinomx_core.training.contracts import Scheduled, Strategy, Teacher
+from dinomx_core.training.build import twin
+from dinomx_core.training.contracts import Backbone, Scheduled, Strategy, Teacher
 from dinomx_core.training.network import Network
 
 
@@ -15,22 +16,23 @@ class EmaTeacher(Strategy):
     def __init__(self, options: Ema):
         self.options = options
 
-    def teacher(self, student: Network, make: Callable[[], Network]) -> Teacher:
-        """A network of the student's shape that starts from its weights; every parameter is a pair."""
-        network = make().to(next(student.parameters()).device)
-        own = dict(network.named_parameters())
-        theirs = dict(student.named_parameters())
+    def teacher(self, student: Network, make: Callable[[Backbone], Network]) -> Teacher:
+        """A network of the student's shape that starts from its weights. Parameters that never train are the student's own; every
+        other one is a pair."""
+        still = [parameter for parameter in student.backbone.parameters() if not parameter.requires_grad]
+        network = make(twin(student.backbone, still)).to(next(student.parameters()).device)
+        own, theirs = dict(network.named_parameters()), dict(student.named_parameters())
         if alone := [name for name in own if name not in theirs]:
             raise RuntimeError(
                 f"the student has no {alone[0]} that the teacher could follow; its strategy must supply the teacher"
             )
-        pairs = [(theirs[name].data, parameter.data) for name, parameter in own.items()]
+        apart = [name for name in own if own[name] is not theirs[name]]
+        pairs = [(theirs[name].data, own[name].data) for name in apart]
         torch._foreach_copy_([t for _, t in pairs], [s for s, _ in pairs])
         return Teacher(network, pairs)
 
     def after_step(self, teacher: Teacher, values: Scheduled) -> None:
         """Move every pair together by 1 - momentum."""
-        if not teacher.pairs:  # a strategy supplied a teacher that stays as it is
-            return
         students, teachers = [s for s, _ in teacher.pairs], [t for _, t in teacher.pairs]
-        torch._foreach_lerp_(teachers, students, 1.0 - values["momentum"])
+        if students:
+            torch._foreach_lerp_(teachers, students, 1.0 - values["momentum"])

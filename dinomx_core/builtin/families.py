@@ -251,11 +251,13 @@ def hf_shape(options: Hf, channels: int, image_size: int, only: str = "") -> Bac
         check_weights(known, options)
     c, always = known.config, known.family.mask == "always"
     statistics = None if known.folder is None or known.reference else files.pixel_statistics(known.folder)
+    beside = known.reference.beside if known.reference else files.heads_beside(known.folder) if known.folder else {}
     tensors = tensors_of(known, channels, options.mask_token)
     return BackboneShape(
         c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], mlp_width(known), c["patch_size"], channels,
         prefix_of(known), sum(map(math.prod, tensors.values())), masks=always or options.mask_token,
         statistics=statistics, warm=options.weights, layout=known.family.layout, tensors=tensors,
+        beside=beside,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dinomx_core.builtin.families import Hf, Known, resolve
 from dinomx_core.builtin.family_tensors import prefix_of
 from dinomx_core.builtin.reference import Move, Reference, network_of
-from dinomx_core.builtin.weights import find_weights, licence
+from dinomx_core.builtin.weights import HEADS, find_weights, licence
 from dinomx_core.declare.facts import (
     BackboneShape,
 )
@@ -39,7 +39,6 @@ ADAPTERS: dict[str, type[HuggingFaceBackbone]] = {
     "clip_vision_model": ClipBackbone,
     "siglip_vision_model": ClipBackbone,
 }
-HEADS = "heads.safetensors"
 EXACT = (torch.float32, torch.float16, torch.bfloat16)  # what float32 holds without rounding
 NOT_OPTIONS = ("transformers_version", "architectures", "dtype", "model_type", "_name_or_path")
 

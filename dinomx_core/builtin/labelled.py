@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinomx_core.training.build import construct
+from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import summaries
 

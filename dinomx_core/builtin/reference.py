@@ -1,12 +1,14 @@
 """Checkpoints in the layout of the reference codes and of timm: DINO, DINOv2 and DINOv3, their weights under the names of
 transformers' models. Names and shapes alone, without torch."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 
+from dinomx_core.declare.facts import HeadShape
 from dinomx_core.errors import DataError
 
 ROOTS = ("teacher", "model", "state_dict", "model_state_dict", "student")  # tables that hold a network, best first
@@ -35,12 +37,13 @@ class Move:
 @attrs.frozen
 class Reference:
     """A checkpoint understood: model type and config of transformers, where each tensor comes from, the heads beside it (label ->
-    tensor name -> name in the checkpoint), and what is not used."""
+    tensor name -> name in the checkpoint) and their sizes, and what is not used."""
 
     type: str
     config: dict[str, Any]
     moves: tuple[Move, ...]
     heads: dict[str, dict[str, str]]
+    beside: dict[str, HeadShape]
     unused: tuple[str, ...]
 
 
@@ -110,7 +113,16 @@ def understand(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Reference:
     found = _heads_beside(shapes)
     used = {move.theirs for move in moves}.union(*(names.values() for names in found.values()))
     unused = tuple(name for name in shapes if name not in used and not NOT_WEIGHTS.search(name))
-    return Reference(kind, config, moves, found, unused)
+    beside = {
+        label: head_shape({ours: shapes[theirs] for ours, theirs in head.items()}) for label, head in found.items()
+    }
+    return Reference(kind, config, moves, found, beside, unused)
+
+
+def head_shape(tensors: Mapping[str, tuple[int, ...]]) -> HeadShape:
+    """Sizes of a projection head from its tensors."""
+    last = tensors.get("last_layer.weight", tensors.get("last_layer.weight_v", (0,)))
+    return HeadShape(last[0], sum(map(math.prod, tensors.values())))
 
 
 def _heads(shapes: Mapping[str, tuple[int, ...]], width: int, depth: int) -> int:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dinomx_core.builtin.pickles import Shape, read_shapes
-from dinomx_core.builtin.reference import Reference, network_of, understand
+from dinomx_core.builtin.reference import Reference, head_shape, network_of, understand
+from dinomx_core.declare.facts import HeadShape
 from dinomx_core.errors import DataError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+HEADS = "heads.safetensors"  # of a converted checkpoint, named "label.tensor"
 FILES = (".pth", ".pt", ".bin", ".safetensors")  # checkpoints of reference codes and timm
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 NEEDED = [CONFIG, "*.safetensors", INDEX, "preprocessor_config.json", "README.md"]
@@ -114,6 +116,17 @@ def read_reference(file: Path, heads: int) -> Reference:
     except (ArithmeticError, LookupError, ValueError, TypeError, StopIteration) as error:
         message = f"{file}: its tensors have shapes that no known model has ({type(error).__name__}: {error})"
         raise DataError(message, "weights") from None
+
+
+def heads_beside(folder: Path) -> dict[str, HeadShape]:
+    """Sizes of the heads in a folder's `heads.safetensors`, by label; none where there is no such file."""
+    if not (folder / HEADS).is_file():
+        return {}
+    heads: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in safetensors_header(folder / HEADS).items():
+        label, _, rest = name.partition(".")
+        heads.setdefault(label, {})[rest] = shape
+    return {label: head_shape(tensors) for label, tensors in heads.items()}
 
 
 def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

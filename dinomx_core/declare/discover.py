@@ -43,7 +43,11 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of the installed components of a kind."""
-        return sorted({c.name for plugin in self.plugins for c in plugin.components if c.kind == kind})
+        return sorted({component.name for component in self.all(kind)})
+
+    def all(self, kind: str) -> list[Any]:
+        """The declarations of a kind."""
+        return [c for plugin in self.plugins for c in plugin.components if c.kind == kind]
 
     def find(self, kind: str, name: str) -> Any:
         """The declaration of a component.

@@ -64,13 +64,21 @@ class DataInfo:
 
 
 @attrs.frozen
+class HeadShape:
+    """Sizes of a head: its outputs (prototypes, or features) and its parameters."""
+
+    outputs: int
+    parameters: int
+
+
+@attrs.frozen
 class BackboneShape:
     """Sizes of a transformer backbone, for token counts, parameters and FLOPs, and what it starts from.
 
     prefix: tokens before the patches. masks: whether it has a mask token. warm: name of the weights it starts from, "" from
     scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known. layout and
     tensors: where its parts are, and names and shapes of all its parameters; a backbone that does not tell cannot be planned with
-    strategies that change what trains.
+    strategies that change what trains. beside: heads that come with the weights it starts from, by label.
     """
 
     width: int
@@ -86,6 +94,7 @@ class BackboneShape:
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
     layout: Layout | None = attrs.field(default=None, kw_only=True, repr=False)
     tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, kw_only=True, repr=False)
+    beside: Mapping[str, HeadShape] = attrs.field(factory=dict, kw_only=True, repr=False)
 
     def tokens(self, size: int | Size) -> int:
         """Tokens of an image of `size` pixels."""
@@ -98,14 +107,6 @@ class BackboneShape:
         block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
         embed = 2 * (tokens - self.prefix) * self.channels * self.patch_size**2 * self.width
         return self.depth * block + embed
-
-
-@attrs.frozen
-class HeadShape:
-    """Sizes of a head: its outputs (prototypes, or features) and its parameters."""
-
-    outputs: int
-    parameters: int
 
 
 @attrs.frozen

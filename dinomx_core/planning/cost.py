@@ -1,8 +1,10 @@
 """FLOPs and memory of a step, worked out from sizes alone.
 
-FLOPs are those of the matrix products when every block runs once for all tokens: recomputation and dropped tokens are not
-counted. Memory is an estimate.
+FLOPs are those of the matrix products when every block runs once for all tokens: recomputation, adapters and dropped tokens are
+not counted. Memory is an estimate.
 """
+
+from collections.abc import Mapping
 
 import attrs
 
@@ -12,8 +14,9 @@ from dinomx_core.declare.facts import (
     Request,
     View,
 )
+from dinomx_core.planning.trained import Trains
 
-BACKWARD = 3  # forward plus a backward pass of twice its work
+BACKWARD = 3  # forward, gradients of what goes in, gradients of the weights: each of the same work
 # Floats kept for the backward pass a token and block, in units of the width: inputs of two norms, of the query/key/value,
 # output and first MLP products (5), query, key, value (3), the attention's result (1); then input and output of the
 # activation, each of the MLP's width.
@@ -45,18 +48,31 @@ def estimate(
     images: int,
     precision: str,
     checkpointing: bool,
+    trains: Trains,
+    others: Mapping[str, BackboneShape],
 ) -> Cost:
-    """Cost of a step of `images` images in micro-batches of `micro`."""
+    """Cost of a step of `images` images in micro-batches of `micro`; `others`: shapes of networks that are not the student's."""
     flops, kept = 0.0, 0.0
     bytes_a_number = 4 if precision == "float32" else 2
-    for network, view, _ in dict.fromkeys((r.network, r.view, r.masking) for r in requests):
+    moving = 1 - max(0, trains.prefix - 1) / backbone.depth  # share of the blocks that gradients go through
+    passes = dict.fromkeys((r.network, r.view, r.masking) for r in requests)
+    for network, view, masking in passes:
         crops, tokens = views[view].count, backbone.tokens(views[view].size)
-        factor = BACKWARD if network == "student" else 1
-        flops += images * crops * backbone.forward_flops(views[view].size) * factor
+        factor = 1.0
+        if network == "student":
+            factor = 1 + moving + min(moving, trains.share)
+        elif (
+            network == "teacher"
+            and network not in others
+            and masking == "none"
+            and ("student", view, masking) in passes
+        ):
+            factor = moving  # what never trains runs once for both
+        flops += images * crops * others.get(network, backbone).forward_flops(views[view].size) * factor
         if network == "student":
             a_block = KEPT_WIDTHS * backbone.width + KEPT_MLP_WIDTHS * backbone.mlp_width
             blocks = backbone.depth * backbone.width + a_block if checkpointing else backbone.depth * a_block
-            kept += micro * crops * tokens * blocks * bytes_a_number
+            kept += micro * crops * tokens * blocks * moving * bytes_a_number
     for request in requests:
         if request.head:
             rows = views[request.view].count * (
@@ -65,13 +81,14 @@ def estimate(
             head = heads[request.head]
             flops += images * rows * 2 * head.parameters * (BACKWARD if request.network == "student" else 1)
             kept += micro * rows * head.outputs * 4 * 2
-    student = backbone.parameters + sum(h.parameters for n, h in heads.items() if _used(n, "student", requests))
-    others = {r.network for r in requests} - {"student"}
-    frozen = sum(
-        backbone.parameters + sum(h.parameters for n, h in heads.items() if _used(n, other, requests))
-        for other in others
-    )
-    return Cost(flops, 4 * (student + frozen), 4 * student, 8 * student, round(kept))
+    heads_of = lambda network: sum(h.parameters for n, h in heads.items() if _used(n, network, requests))  # noqa: E731
+    learnt = trains.trainable + heads_of("student")
+    held = trains.total + heads_of("student")
+    for network in {r.network for r in requests} - {"student"}:
+        held += heads_of(network) + (others[network].parameters if network in others else trains.trainable)
+    if "teacher" in others:  # the moving average beside it
+        held += trains.trainable
+    return Cost(flops, 4 * held, 4 * learnt, 8 * learnt, round(kept))
 
 
 def _used(head: str, network: str, requests: tuple[Request, ...]) -> bool:

@@ -11,6 +11,7 @@ import cattrs
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import (
     BackboneShape,
+    Frozen,
     HeadShape,
 )
 from dinomx_core.declare.values import Chosen
@@ -24,11 +25,16 @@ SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "
 
 @attrs.frozen
 class Origin:
-    """A run or checkpoint, planned or there, that another takes weights from."""
+    """Where weights come from: a run, checkpoint or export, planned or there, or a model. `chosen` and `strategies` rebuild its backbone,
+    for images of `channels` channels and `image_size` px."""
 
     place: str
     backbone: BackboneShape
     heads: Mapping[str, HeadShape]
+    chosen: Chosen
+    strategies: tuple[Chosen, ...]
+    channels: int
+    image_size: int
 
 
 def checkpoint_of(path: Path) -> tuple[Path, list[str]]:
@@ -53,13 +59,22 @@ def describe(folder: Path, registry: Registry) -> Origin:
         raise DataError(f"{folder}: {fault}; choose another checkpoint")
     try:
         about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        component = registry.find("backbone", about["backbone"]["name"])
-        options = make_converter(registry).structure(about["backbone"]["options"], component.options)
-        shape = component.shape(options, about["channels"], about["image_size"])
+        chosen = rebuilt(registry, "backbone", about["backbone"])
+        channels, image_size = about["channels"], about["image_size"]
+        shape = chosen.component.shape(chosen.options, channels, image_size)
         heads = {label: HeadShape(head["outputs"], head["parameters"]) for label, head in about["heads"].items()}
+        strategies = tuple(rebuilt(registry, "strategy", table) for table in about["strategies"])
+        how = about["preprocessing"]
+        shape = attrs.evolve(shape, statistics=(tuple(how["mean"]), tuple(how["std"])))
     except (OSError, ValueError, KeyError, TypeError, PluginError, cattrs.BaseValidationError) as error:
         raise DataError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from None
-    return Origin(str(folder), shape, heads)
+    return Origin(str(folder), shape, heads, chosen, strategies, channels, image_size)
+
+
+def rebuilt(registry: Registry, kind: str, table: dict[str, Any]) -> Chosen:
+    """A component as a description keeps it, by its name and its options."""
+    component = registry.find(kind, table["name"])
+    return Chosen(table["name"], component, make_converter(registry).structure(table["options"], component.options))
 
 
 def misfits(origin: Origin, shape: BackboneShape) -> Iterator[tuple[str, str]]:
@@ -81,20 +96,29 @@ def same_sizes(one: BackboneShape, other: BackboneShape) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in SIZES)
 
 
-def source_shape(source: str, backbone: Chosen, shape: BackboneShape | None, registry: Registry) -> BackboneShape:
-    """Sizes of what a further network is loaded from: a run, checkpoint or export, or weights that the student's kind of backbone
-    reads. Raises DataError when it is none of them."""
-    path = Path(source).expanduser()
+def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, registry: Registry) -> Origin:
+    """What a further network is loaded from: a run, checkpoint or export, or weights that the student's kind of backbone reads, or of
+    a foreign network any kind. `size`: of the images, in pixels. Raises DataError when it is none of them."""
+    path = Path(network.source).expanduser()
     if is_ours(path):
-        return describe(find_model(path, "teacher"), registry).backbone
-    options = from_weights(backbone, source)
-    return backbone.component.shape(options, shape.channels if shape else 3, 0)
+        return describe(checkpoint_of(path)[0] if network.heads else find_model(path, "teacher"), registry)
+    chosen = from_weights(general_backbone(registry) if network.foreign else backbone, network.source)
+    shape = chosen.component.shape(chosen.options, channels, size)
+    return Origin(network.source, shape, shape.beside, chosen, (), channels, size)
 
 
-def from_weights(backbone: Chosen, source: str) -> Any:
-    """Options of the same kind of backbone, starting from weights. Raises DataError where it reads none."""
+def general_backbone(registry: Registry) -> Chosen:
+    """The kind of backbone that reads weights of any family."""
+    for component in registry.all("backbone"):
+        if component.general:
+            return Chosen(component.name, component, component.options())
+    raise DataError("no installed backbone reads weights of any family")
+
+
+def from_weights(backbone: Chosen, source: str) -> Chosen:
+    """The same kind of backbone, starting from weights. Raises DataError where it reads none."""
     if backbone.component.from_weights is None:
         raise DataError(
             f'{source}: the backbone "{backbone.component.name}" reads no weights; name a run or a checkpoint'
         )
-    return backbone.component.from_weights(backbone.options, source)
+    return attrs.evolve(backbone, options=backbone.component.from_weights(backbone.options, source))

@@ -19,8 +19,10 @@ from dinomx_core.declare.facts import (
 )
 from dinomx_core.declare.values import Size
 from dinomx_core.planning.cost import Cost
+from dinomx_core.planning.origin import Origin
 from dinomx_core.planning.schedule import Curve
 from dinomx_core.planning.spec import RunSpec
+from dinomx_core.planning.trained import Trains
 
 PACKAGES = ("dinomx", "torch", "transformers", "numpy", "pillow")
 
@@ -64,6 +66,15 @@ class Batch:
 
 
 @attrs.frozen
+class Further:
+    """A network beside student and teacher: who asks for it ("loss.gram"), and where its weights come from unless from the run itself."""
+
+    owner: str
+    network: Frozen
+    origin: Origin | None
+
+
+@attrs.frozen
 class Value:
     """One resolved option and where it came from."""
 
@@ -97,7 +108,9 @@ class Plan:
     backbone: BackboneShape
     heads: dict[str, HeadShape]
     requests: tuple[Request, ...]
-    frozen: dict[str, Frozen]  # further networks, by the label of the loss that asks for them
+    origin: Origin | None  # what `start` is
+    networks: tuple[Further, ...]
+    trains: Trains
     curves: dict[str, Curve]
     lengths: dict[str, int]
     lr_scale: float
@@ -111,9 +124,17 @@ class Plan:
         """Every scheduled value at a step, by key path (`optimizer.lr`, `loss.dino.weight`)."""
         return {key: curve.at(step) for key, curve in self.curves.items()}
 
+    def shape_of(self, network: str) -> BackboneShape:
+        """Sizes of a network's backbone by its name in requests."""
+        theirs = next((f.origin for f in self.networks if f.network.name == network and f.origin), None)
+        return theirs.backbone if theirs else self.backbone
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `plan.json` and `dinomx plan --json`."""
-        skip = attrs.filters.exclude("spec", "config_text", "values", "curves", attrs.fields(Frozen).refresh)
+        skip = attrs.filters.exclude(
+            "spec", "config_text", "values", "curves", "origin", attrs.fields(Frozen).refresh,
+            *(getattr(attrs.fields(BackboneShape), name) for name in ("layout", "tensors")),
+        )  # fmt: skip
         result = attrs.asdict(self, filter=skip, value_serializer=plain)
         result["tokens"] = {view.name: self.backbone.tokens(view.size) for view in self.views}
         result["schedules"] = {

@@ -23,7 +23,8 @@ from dinomx_core.planning.schedule import Curve, resolve
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.planning.spec import RunSpec
 from dinomx_core.planning.starts import check_origin, further_networks, origin_of
-from dinomx_core.planning.views import check_views, mask
+from dinomx_core.planning.trained import trains_of
+from dinomx_core.planning.views import check_networks, check_views, mask
 from dinomx_core.planning.walk import chosen_parts, leaves, tables, typed_fields
 
 
@@ -137,7 +138,8 @@ class _Planner:
         origin = origin_of(self.report, self.before, self.registry)
         if origin:
             check_origin(self.report, self.before, origin, shape)
-        frozen = further_networks(self.report, self.registry, shape, origin)
+        networks = further_networks(self.report, self.registry, shape, origin, max(preprocessing.crop))
+        check_networks(self.report, views, shape, networks)
         draft = Draft(data, views, shape, steps, run.batch_size)
         for path, chosen in chosen_parts(tables(spec)):
             if chosen.component.check:
@@ -148,6 +150,7 @@ class _Planner:
         for label, strategy in spec.strategies.items():
             if strategy.component is spec.teacher.component:
                 self.refuse("supplies the teacher; it belongs into the table [teacher]", f"strategy.{label}")
+        trains = trains_of(self.report, shape) if shape else None
         best = spec.checkpoint.keep_best.partition("/")[0]
         if best and best not in spec.evaluate:
             there = ", ".join(spec.evaluate) or "none"
@@ -158,7 +161,7 @@ class _Planner:
         lr_scale = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[spec.optimizer.scaling]
         curves = self.curves(steps, per_pass, lr_scale)
         lengths = {".".join(path): length.steps(steps, per_pass) for path, length in typed_fields(spec, Length)}
-        if self.report.problems or shape is None:
+        if self.report.problems or shape is None or trains is None:
             raise ConfigError(list(dict.fromkeys(self.report.problems)))
         heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
         device = self.env.device if run.device == "auto" else run.device
@@ -173,12 +176,14 @@ class _Planner:
             batch.images,
             run.precision,
             run.activation_checkpointing,
+            trains,
+            {f.network.name: f.origin.backbone for f in networks if f.origin},
         )
         start = str(self.before.run_dir) if self.before else os.path.expanduser(run.start)
         seed = seed_of(run.seed, "stage", self.stage) if self.stage else run.seed
         return Plan(
             spec, self.env, self.stage, start, seed, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing,
-            shape, heads, requests, frozen, curves, lengths, lr_scale, cost, tuple(self.values()),
+            shape, heads, requests, origin, networks, trains, curves, lengths, lr_scale, cost, tuple(self.values()),
             tuple(dict.fromkeys(self.warnings)), config_text, command,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from dinomx_core.planning.plan import Plan
+from dinomx_core.planning.trained import Trains
 
 
 def amount(number: float, unit: str = "") -> str:
@@ -11,6 +12,17 @@ def amount(number: float, unit: str = "") -> str:
         if abs(number) >= size:
             return f"{number / size:.3g} {letter}{unit}"
     return f"{number:g} {unit}".rstrip()
+
+
+def trained(trains: Trains) -> str:
+    """What trains of the backbone, in words."""
+    text = f"{amount(trains.trainable)} of the backbone's {amount(trains.total)} parameters ({trains.share:.2%})"
+    if trains.later:
+        text += f", {amount(trains.later)} of them later"
+    if trains.prefix:
+        blocks = f" and the first {trains.prefix - 1} blocks" if trains.prefix > 1 else ""
+        text += f"; no gradients in the embeddings{blocks}"
+    return text
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -39,9 +51,11 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  view        {view.name}: {view.count} x {view.size} px, {plan.backbone.tokens(view.size)} tokens each"
     if plan.start:
         yield f"  start       student, teacher and heads of {plan.start}"
-    for network in plan.frozen.values():
+    for network in (further.network for further in plan.networks):
         yield f"  network     {network.name}: {'the teacher as the run starts' if network.source == 'start' else network.source}"
     yield f"  backbone    {amount(plan.backbone.parameters)} parameters"
+    if plan.trains.shared or plan.trains.later:
+        yield f"  trains      {trained(plan.trains)}"
     for label, head in plan.heads.items():
         yield f"  head        {label}: {amount(head.parameters)} parameters, {head.outputs} outputs"
     yield f"  compute     {amount(plan.cost.flops, 'FLOP')} a step"

@@ -11,8 +11,8 @@ from dinomx_core.declare.facts import (
     Frozen,
 )
 from dinomx_core.errors import UNREADABLE, DataError
-from dinomx_core.planning.origin import Origin, checkpoint_of, describe, misfits, source_shape
-from dinomx_core.planning.plan import Plan
+from dinomx_core.planning.origin import Origin, checkpoint_of, describe, misfits, source_of
+from dinomx_core.planning.plan import Further, Plan
 from dinomx_core.planning.report import Report
 from dinomx_core.planning.spec import RunSpec
 
@@ -27,7 +27,11 @@ def origin_of(report: Report, before: Plan | None, registry: Registry) -> Origin
         ):
             if ours != theirs:
                 report.refuse(f'"{ours}", but a stage starts from the one before it; leave it out', key)
-        return Origin(f'the stage "{before.stage}"', before.backbone, before.heads)
+        strategies = tuple(chosen for chosen in before.spec.strategies.values() if chosen.component.adapt)
+        return Origin(
+            f'the stage "{before.stage}"', before.backbone, before.heads, before.spec.backbone, strategies,
+            before.data.channels, max(before.preprocessing.crop),
+        )  # fmt: skip
     if not start:
         return None
     try:
@@ -68,42 +72,89 @@ def check_origin(report: Report, before: Plan | None, origin: Origin, shape: Bac
             )
 
 
-def check_source(report: Report, registry: Registry, network: Frozen, shape: BackboneShape | None, key: str) -> None:
-    """Whether a further network's source is there and fits."""
+def check_source(
+    report: Report, registry: Registry, network: Frozen, shape: BackboneShape | None, size: int, key: str
+) -> Origin | None:
+    """Where a further network comes from; refuses what is not there or does not fit."""
+    channels = shape.channels if shape else 3
     try:
-        theirs = source_shape(network.source, report.spec.backbone, shape, registry)
+        origin = source_of(network, report.spec.backbone, channels, size, registry)
     except UNREADABLE as error:
-        at = error.key if isinstance(error, DataError) and error.key != "weights" else ""
+        at = error.key if isinstance(error, DataError) and error.key not in ("weights", "start") else ""
         report.refuse(f"{at}: {error}" if at else str(error), key)
-        return
-    for _, message in misfits(Origin(f'"{network.source}"', theirs, {}), shape) if shape else ():
-        report.refuse(message, key)
+        return None
+    if network.foreign:
+        if shape and origin.backbone.channels != channels:
+            report.refuse(f"takes {origin.backbone.channels} channels, the images have {channels}", key)
+    elif shape:
+        for _, message in misfits(attrs.evolve(origin, place=f'"{network.source}"'), shape):
+            report.refuse(message, key)
+    return origin
+
+
+def check_heads_beside(report: Report, further: Further, key: str) -> None:
+    """A network that comes with heads has every one that a loss runs it through, with as many prototypes."""
+    assert further.origin
+    labels = {
+        request.head: label
+        for label, loss in report.spec.losses.items()
+        for request in loss.component.requests(loss.options)
+        if request.network == further.network.name and request.head
+    }
+    for head, label in labels.items():
+        chosen, theirs = report.spec.heads[head], further.origin.heads.get(head)
+        ours = chosen.component.shape(chosen.options, further.origin.backbone.width)
+        if theirs is None:
+            there = ", ".join(further.origin.heads) or "none"
+            report.refuse(
+                f'has no head "{head}", which loss.{label} needs (its heads: {there}); learn from features where a model has '
+                "no heads",
+                key,
+            )
+        elif theirs.outputs != ours.outputs:
+            report.refuse(
+                f"{ours.outputs} prototypes, but {further.origin.place} has {theirs.outputs}", f"head.{head}.prototypes"
+            )
+        elif theirs.parameters != ours.parameters:
+            report.refuse(
+                f"{ours.parameters} parameters at a width of {further.origin.backbone.width}, but that of {further.origin.place} has "
+                f"{theirs.parameters}; give it the same layers",
+                f"head.{head}",
+            )
 
 
 def further_networks(
-    report: Report, registry: Registry, shape: BackboneShape | None, origin: Origin | None
-) -> dict[str, Frozen]:
-    """Further networks by the label of the loss that asks for them. Refuses those that have nowhere to come from."""
-    found: dict[str, Frozen] = {}
-    for label, loss in report.spec.losses.items():
-        for network in loss.component.networks(loss.options):
-            key = f"loss.{label}.{network.key}" if network.key else f"loss.{label}"
-            if network.name in ("student", "teacher"):
+    report: Report, registry: Registry, shape: BackboneShape | None, origin: Origin | None, size: int
+) -> tuple[Further, ...]:
+    """The networks that losses and strategies ask for. Refuses those that have nowhere to come from."""
+    found: dict[str, Further] = {}
+    owners = [(f"loss.{label}", loss) for label, loss in report.spec.losses.items()]
+    owners += [(f"strategy.{label}", strategy) for label, strategy in report.spec.strategies.items()]
+    for owner, chosen in owners:
+        for network in chosen.component.networks(chosen.options):
+            key = f"{owner}.{network.key}" if network.key else owner
+            if network.name == "student" or (network.name == "teacher" and chosen.component.kind == "loss"):
                 report.refuse(f'asks for a further network called "{network.name}", which there is', key)
-            if network.name in {other.name for other in found.values()}:
+            if network.name in found:
+                other = found[network.name].owner
                 report.refuse(
-                    f'asks for a further network "{network.name}", as another loss does; give each a name', key
+                    f'asks for a further network "{network.name}", as {other} does; '
+                    + ("a run learns from one teacher" if network.name == "teacher" else "give each a name"),
+                    key,
                 )
+            theirs = None
             if network.source != "start":
-                check_source(report, registry, network, shape, key)
+                theirs = check_source(report, registry, network, shape, size, key)
             elif shape and not shape.warm and not origin:
                 report.refuse(
                     f'the network "{network.name}" is the teacher as the run starts, and this run starts from random '
                     "weights; name a run, a checkpoint or a model folder, or start from weights (backbone.weights, run.start)",
                     key,
                 )
-            found[label] = network
-    return found
+            found[network.name] = Further(owner, network, theirs)
+            if theirs and network.heads:
+                check_heads_beside(report, found[network.name], key)
+    return tuple(found.values())
 
 
 def weights_of(spec: RunSpec) -> str:

@@ -1,5 +1,6 @@
 """Whether what the augmentation makes is what the losses ask for."""
 
+import math
 import sys
 
 import attrs
@@ -8,6 +9,7 @@ from dinomx_core.declare.facts import (
     BackboneShape,
     View,
 )
+from dinomx_core.planning.plan import Further
 from dinomx_core.planning.report import Report
 
 
@@ -56,6 +58,47 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
                     f'needs patch masks of the view "{request.view}", which nobody makes; {remedy}', f"loss.{label}"
                 )
     warn_of_views(report, names, masked)
+
+
+def check_networks(
+    report: Report, views: tuple[View, ...], shape: BackboneShape | None, networks: tuple[Further, ...]
+) -> None:
+    """A network of another shape has whole patches of every view that it is shown, and the student's where masks name patches."""
+    sizes = {view.name: (view.size, *view.others) for view in views}
+    for further in (f for f in networks if f.origin and f.network.foreign):
+        theirs = further.origin.backbone if further.origin else None
+        key = f"{further.owner}.{further.network.key}" if further.network.key else further.owner
+        asked = [
+            (label, request)
+            for label, loss in report.spec.losses.items()
+            for request in loss.component.requests(loss.options)
+            if request.network == further.network.name
+        ]
+        if not asked:
+            report.refuse(
+                f'brings the network "{further.network.name}", which no loss asks for; leave it out', further.owner
+            )
+        if theirs is None or shape is None:
+            continue
+        for label, request in asked:
+            masks = request.masking != "none" or request.select == "masked"
+            for size in sizes.get(request.view, ()):
+                if any(side % theirs.patch_size for side in size):
+                    report.refuse(
+                        f"its patches of {theirs.patch_size} px do not fill the {request.view} crops of {size} px, so its grid cannot "
+                        f"be aligned with the student's; use crops that are multiples of {math.lcm(theirs.patch_size, shape.patch_size)}",
+                        key,
+                    )
+                elif masks and theirs.patch_size != shape.patch_size:
+                    report.refuse(
+                        f"its patches are of {theirs.patch_size} px, the student's of {shape.patch_size} px, and loss.{label} compares "
+                        "masked patches one by one; take a teacher of the same patch, or a loss without masks",
+                        key,
+                    )
+            if request.layers > theirs.depth:
+                report.refuse(
+                    f"loss.{label} asks for the last {request.layers} blocks of it, and it has {theirs.depth}", key
+                )
 
 
 def warn_of_views(report: Report, names: set[str], masked: set[str]) -> None:

@@ -1,10 +1,12 @@
 """Checkpoints: safetensors and JSON, written beside their place, synced, and moved there whole with a manifest of checksums."""
 
+import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,10 +15,13 @@ from torch import nn
 
 from dinomx_core.errors import DataError
 from dinomx_core.folders import (
+    BASE,
+    BASE_FILE,
     BEST,
     DESCRIPTION,
     MANIFEST,
     fault_of,
+    fingerprint,
     recover,
     steps_in,
     write_folder,
@@ -28,22 +33,59 @@ from dinomx_core.training.export import description
 STATE = "state.json"
 
 
-def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A module's state as safetensors takes it: contiguous, on the CPU."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+def plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as safetensors takes them: contiguous, on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def state_of(parts: Parts, module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state without the parameters that never train."""
+    still = {id(parameter) for parameter in parts.base.values()}
+    left_out = {name for name, parameter in module.named_parameters() if id(parameter) in still}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in left_out}
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(plain(tensors).items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def digests_of(parts: Parts) -> dict[str, str]:
+    """Digests of what the run never changes: parameters that never train, as "base", and networks of other shapes."""
+    if parts.base and "base" not in parts.digests:
+        parts.digests["base"] = digest(parts.base)
+    for further in parts.plan.networks:
+        name = further.network.name
+        if further.network.foreign and name not in parts.digests:
+            parts.digests[name] = digest(parts.further[name].state_dict())
+    return parts.digests
+
+
+def save_base(parts: Parts, checkpoints: Path) -> dict[str, Any]:
+    """Write what never trains, once. Returns what manifests say of the file."""
+    place = checkpoints / BASE
+    if parts.base and not place.exists():
+        recover(place)
+        write_folder(place, lambda draft: save_file(plain(parts.base), draft / Path(BASE_FILE).name))
+    return {f"../{BASE_FILE}": fingerprint(checkpoints / BASE_FILE)} if parts.base else {}
 
 
 def save_checkpoint(parts: Parts, checkpoints: Path, step: int) -> None:
     """Everything that training changed, after `step` steps: student, teacher, losses, optimiser. Then drop old ones."""
+    base = save_base(parts, checkpoints)
 
     def write(draft: Path) -> None:
         for name, module in modules_of(parts).items():
-            save_file(tensors_of(module), draft / f"{name}.safetensors")
+            save_file(plain(state_of(parts, module)), draft / f"{name}.safetensors")
         save_file(dict(optimizer_tensors(parts)), draft / "optimizer.safetensors")
         state = {"step": step, "scaler": parts.optimizer.scaler.state_dict(), "left_out": parts.optimizer.left_out}
         (draft / STATE).write_text(json.dumps(state) + "\n", "utf-8")
         (draft / DESCRIPTION).write_text(json.dumps(description(parts), indent=1) + "\n", "utf-8")
-        write_manifest(draft, {"step": step})
+        write_manifest(draft, {"step": step, **digests_of(parts)}, base)
 
     write_folder(checkpoints / str(step), write)
     plan = parts.plan
@@ -69,7 +111,8 @@ def modules_of(parts: Parts) -> dict[str, nn.Module]:
     modules: dict[str, nn.Module] = {"student": parts.student, "losses": nn.ModuleDict(parts.losses)}
     if parts.teacher.network is not parts.student:
         modules["teacher"] = parts.teacher.network
-    modules.update(parts.frozen)
+    foreign = {further.network.name for further in parts.plan.networks if further.network.foreign}
+    modules.update({name: network for name, network in parts.further.items() if name not in foreign})
     return modules
 
 
@@ -77,7 +120,12 @@ def load_checkpoint(parts: Parts, folder: Path) -> None:
     """Put a checkpoint's state into freshly built parts. Raises DataError when it does not fit them."""
     try:
         for name, module in modules_of(parts).items():
-            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+            saved = load_file(folder / f"{name}.safetensors")
+            if missing := sorted(state_of(parts, module).keys() - saved.keys()):
+                raise KeyError(missing[0])
+            fit = module.load_state_dict(saved, strict=False)
+            if fit.unexpected_keys:
+                raise KeyError(fit.unexpected_keys[0])
         saved = load_file(folder / "optimizer.safetensors")
         state = json.loads((folder / STATE).read_text("utf-8"))
         for parameter, name in optimized(parts):
@@ -88,6 +136,13 @@ def load_checkpoint(parts: Parts, folder: Path) -> None:
                 }
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: does not fit this run: {str(error).strip().partition(chr(10))[0]}") from None
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    for name, ours in digests_of(parts).items():
+        if manifest.get(name) != ours:
+            what = "the parameters that never train are" if name == "base" else f'the network "{name}" is'
+            raise DataError(
+                f"{folder}: {what} not what the run began with; bring the weights that it started from back"
+            )
     if state["scaler"]:
         parts.optimizer.scaler.load_state_dict(state["scaler"])
     parts.optimizer.left_out = state["left_out"]
@@ -118,6 +173,7 @@ def save_best(parts: Parts, checkpoints: Path, step: int, figure: str, value: fl
     recover(place)
     if not math.isfinite(value):
         return False
+    base = save_base(parts, checkpoints)
     if not fault_of(place):
         kept = json.loads((place / MANIFEST).read_text("utf-8"))
         if kept["figure"] == figure and kept["value"] >= value:
@@ -125,9 +181,9 @@ def save_best(parts: Parts, checkpoints: Path, step: int, figure: str, value: fl
 
     def write(draft: Path) -> None:
         backbone = nn.ModuleDict({"backbone": parts.teacher.network.backbone})
-        save_file(tensors_of(backbone), draft / "teacher.safetensors")
+        save_file(plain(state_of(parts, backbone)), draft / "teacher.safetensors")
         (draft / DESCRIPTION).write_text(json.dumps(description(parts), indent=1) + "\n", "utf-8")
-        write_manifest(draft, {"step": step, "figure": figure, "value": value})
+        write_manifest(draft, {"step": step, "figure": figure, "value": value, **digests_of(parts)}, base)
 
     write_folder(place, write)
     return True

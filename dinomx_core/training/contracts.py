@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.facts import (
+    BackboneShape,
     HeadShape,
     HowMasked,
     Preprocessing,
@@ -91,6 +92,7 @@ class Backbone(nn.Module, ABC):
     def load(self, folder: Path) -> None:
         """Take the weights of such a folder; raises DataError unless all of them fit."""
 
+    random_embedding: bool = False  # whether training draws what `embed` gives, so that two networks differ
     checkpoint_blocks: bool = False
     can_shorten: bool = False  # whether blocks take `first=n` and then return their first n tokens only
 
@@ -107,14 +109,24 @@ class Backbone(nn.Module, ABC):
         With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many. With
         `short` only the tokens before the patches are wanted; a backbone that can does not compute the rest in its last block.
         """
+        return self.end(self.begin(pixels, mask, masking), 0, layers, short)
+
+    def begin(self, pixels: Tensor, mask: Tensor | None = None, masking: HowMasked = "none", blocks: int = 0) -> Hidden:
+        """What comes out of the embeddings and the first `blocks` blocks. Arguments as of `forward`."""
         hidden = self.embed(pixels, mask if masking == "replace" else None)
         if masking == "drop":
             if mask is None:
                 raise ValueError("masking 'drop' needs a mask")
             hidden = self.drop(hidden, mask)
+        for block in self.blocks[:blocks]:
+            hidden.x = block(hidden.x, **hidden.context)
+        return hidden
+
+    def end(self, hidden: Hidden, done: int, layers: int = 1, short: bool = False) -> Any:
+        """What `forward` gives, from what came out of the first `done` blocks; `hidden` is used up."""
         taken: list[Tokens] = []
         first = len(self.blocks) - layers
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks[done:], done):
             if short and self.can_shorten and index == len(self.blocks) - 1:
                 hidden.context, hidden.grid = {**hidden.context, "first": hidden.prefix}, (1, 0, 0)
             if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
@@ -176,6 +188,7 @@ class LossContext:
     width: int
     parallelism: Parallelism
     build_target: Callable[[Any, int], Target]
+    networks: Mapping[str, BackboneShape] = field(default_factory=dict)  # further networks, by the names of requests
 
 
 @dataclass
@@ -207,7 +220,8 @@ class Loss(nn.Module, ABC):
 
 @dataclass
 class Teacher:
-    """The network that is learnt from, and the (student, teacher) tensor pairs that an average keeps together."""
+    """The network that follows the student: what is measured and exported, and what is learnt from unless a strategy brings another
+    network for that; and the (student, teacher) tensor pairs that an average keeps together."""
 
     network: Network
     pairs: list[tuple[Tensor, Tensor]]
@@ -217,15 +231,29 @@ class Strategy(ABC):  # noqa: B024 - every moment has a default
     """Acts at named moments; a strategy overrides those it needs."""
 
     def adapt(self, backbone: Backbone) -> None:
-        """Change the student's backbone before heads and teacher are made."""
+        """Change the backbone, before there is a teacher. Parameters that no longer require gradients never train, and are shared
+        with the teacher. Every draw is from torch's generator, which is seeded."""
         return None
 
-    def teacher(self, student: Network, make: Callable[[], Network]) -> Teacher | None:
-        """Supply the teacher; None leaves it to the next strategy. `make()` builds an untrained network of the teacher's heads."""
+    def teacher(self, student: Network, make: Callable[[Backbone], Network]) -> Teacher | None:
+        """Supply the teacher; None leaves it to the next strategy. `make(backbone)` puts untrained heads of the teacher on a backbone."""
+        return None
+
+    def before_step(self, student: Network, step: int, lengths: Mapping[str, int]) -> None:
+        """Called before every step, and so before the first of a run that goes on; `lengths` are this strategy's own, in steps. Call
+        `student.train()` after changing which parameters require gradients."""
         return None
 
     def after_step(self, teacher: Teacher, values: Scheduled) -> None:
         """Called once a step, after the optimiser, with this strategy's scheduled options by name."""
+        return None
+
+    def export(self, backbone: Backbone, folder: Path) -> None:
+        """Write what belongs beside an exported backbone, which is adapted still; `folder` is there."""
+        return None
+
+    def merge(self, backbone: Backbone) -> None:
+        """Undo what `adapt` did to the backbone's modules, so that it is plain and computes the same."""
         return None
 
 

@@ -39,13 +39,14 @@ def make_encoder(
 
     def encode(items: Iterable[Item]) -> Tokens:
         pixels = torch.stack([preprocess(item, how) for item in items]).to(device)
-        training = backbone.training
+        modes = [(module, module.training) for module in backbone.modules()]
         backbone.eval()
         try:
             with torch.inference_mode():
                 return backbone(pixels)
         finally:
-            backbone.train(training)
+            for module, training in modes:
+                module.training = training
 
     return Encoder(backbone, how, device, encode, unreadable)
 

@@ -1,5 +1,6 @@
 """Exports: a backbone as a Hugging Face folder with its preprocessing and a model card, or as ONNX."""
 
+import copy
 import json
 import logging
 import warnings
@@ -18,12 +19,13 @@ from dinomx_core.declare.facts import (
 )
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
+from dinomx_core.planning.origin import describe
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.walk import as_table
 from dinomx_core.training.build import Parts
 from dinomx_core.training.card import model_card
-from dinomx_core.training.contracts import Backbone
-from dinomx_core.training.model import Model
+from dinomx_core.training.contracts import Backbone, Strategy
+from dinomx_core.training.opening import load_backbone, merged, rebuilt
 
 PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"
 ONNX_TOLERANCE = 1e-3  # of the largest feature: runtimes order sums differently
@@ -45,6 +47,11 @@ def description(parts: Parts) -> dict[str, Any]:
         "channels": plan.data.channels,
         "image_size": max(plan.preprocessing.crop),
         "preprocessing": as_table(plan.preprocessing),
+        "strategies": [
+            {"label": chosen.label, "name": chosen.component.name, "options": as_table(chosen.options)}
+            for chosen in plan.spec.strategies.values()
+            if chosen.component.adapt
+        ],
         "start": start_of(parts),
         "run": facts(plan),
     }
@@ -64,6 +71,8 @@ def facts(plan: Plan) -> dict[str, Any]:
     return {
         "name": spec.run.name,
         "losses": {label: chosen.component.name for label, chosen in spec.losses.items()},
+        "strategies": {label: chosen.component.name for label, chosen in spec.strategies.items()},
+        "trained": plan.trains.trainable,
         "data": {"name": spec.data.component.name, "images": plan.data.count, "classes": len(plan.data.classes)},
         "steps": plan.steps,
         "batch_size": plan.batch.images,
@@ -96,7 +105,7 @@ def write_export(draft: Path, backbone: Backbone, about: dict[str, Any], evaluat
 def write_about(draft: Path, about: dict[str, Any], evaluations: list[dict[str, Any]]) -> None:
     """Preprocessing, description and model card."""
     how = Preprocessing(**about["preprocessing"])
-    (draft / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+    (draft / DESCRIPTION).write_text(json.dumps({**about, "strategies": []}, indent=1) + "\n", "utf-8")
     (draft / PROCESSOR).write_text(json.dumps(processor(how, about["channels"]), indent=1) + "\n", "utf-8")
     (draft / CARD).write_text(model_card(about, evaluations), "utf-8")
 
@@ -160,7 +169,20 @@ def save_run_export(parts: Parts, folder: RunFolder) -> None:
     """The teacher's backbone, as the run ends, in `export/`."""
     backbone, evaluations = parts.teacher.network.backbone, folder.rows("evaluations")
     about = {**description(parts), "network": "teacher", "step": parts.plan.steps}
-    write_folder(folder.export, lambda draft: write_export(draft, backbone, about, evaluations))
+    strategies = [strategy for label, strategy in parts.strategies.items() if label in parts.plan.spec.strategies]
+
+    def write(draft: Path) -> None:
+        plain = write_beside(draft, copy.deepcopy(backbone) if strategies else backbone, strategies)
+        write_export(draft, plain, about, evaluations)
+
+    write_folder(folder.export, write)
+
+
+def write_beside(draft: Path, backbone: Backbone, strategies: list[Strategy]) -> Backbone:
+    """Let strategies write what is theirs. Returns the backbone, made plain."""
+    for strategy in strategies:
+        strategy.export(backbone, draft)
+    return merged(backbone, strategies)
 
 
 def export_checkpoint(
@@ -178,14 +200,19 @@ def export_checkpoint(
         raise ConfigError([Problem(f"{out} holds something already; choose another")])
     if place.parent.resolve() in out.resolve().parents:
         raise ConfigError([Problem(f"{out} is among the run's checkpoints; choose another place")])
-    model = Model.open(place, network, registry)
+    origin = describe(place, registry)
+    backbone, strategies = rebuilt(origin)
+    load_backbone(backbone, place, network)
     step = json.loads((place / MANIFEST).read_text("utf-8"))["step"]
-    about = {**model.about, "network": network, "step": step}
+    about = {**json.loads((place / DESCRIPTION).read_text("utf-8")), "network": network, "step": step}
     evaluations = [row for row in RunFolder(run_dir).rows("evaluations") if row["step"] <= step]
     differences: list[float | None] = []
-    write_folder(
-        out.absolute(), lambda draft: differences.append(FORMATS[form](draft, model.backbone, about, evaluations))
-    )
+
+    def write(draft: Path) -> None:
+        plain = write_beside(draft, backbone.eval(), strategies)
+        differences.append(FORMATS[form](draft, plain, about, evaluations))
+
+    write_folder(out.absolute(), write)
     return {"folder": out, "checkpoint": place, "network": network, "step": step, "difference": differences[0]}
 
 

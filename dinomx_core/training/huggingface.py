@@ -209,6 +209,11 @@ class Dinov3Backbone(Dinov2Backbone):
     layout = DINOV3
     norm_path = "norm"
 
+    def __init__(self, model: PreTrainedModel, cls: bool, prefix: int, arguments: Mapping[str, Any]):
+        super().__init__(model, cls, prefix, arguments)
+        c = model.config
+        self.random_embedding = any((c.pos_embed_shift, c.pos_embed_jitter, c.pos_embed_rescale))
+
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Cosines and sines (N, d) go to every block; in training their coordinates are jittered as the config says."""
         hidden = Hidden(self.model.embeddings(pixels, bool_masked_pos=mask), self.prefix, self.grid(pixels))

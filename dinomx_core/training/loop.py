@@ -130,6 +130,8 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     """One optimisation step: its micro-batches forward and backward, then optimiser, losses' state and teacher."""
     plan = parts.plan
     values = plan.values_at(step)
+    for label, strategy in parts.strategies.items():
+        strategy.before_step(parts.student, step, scope(plan.lengths, f"strategy.{label}."))
     scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
     watch = is_due(step + 1, plan.lengths["health.every"])
     waited = 0.0
@@ -150,9 +152,9 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     for label, strategy in parts.strategies.items():
         prefix = "teacher." if label == "teacher" else f"strategy.{label}."
         strategy.after_step(parts.teacher, scope(values, prefix))
-    for label, network in plan.frozen.items():
-        if network.refresh(step + 1, scope(plan.lengths, f"loss.{label}.")):
-            copy_teacher(parts, network.name)
+    for further in plan.networks:
+        if further.network.refresh(step + 1, scope(plan.lengths, f"{further.owner}.")):
+            copy_teacher(parts, further.network.name)
     return {
         "step": step,
         **metrics,

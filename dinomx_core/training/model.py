@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cattrs
 import numpy as np
 import torch
 from PIL import Image
@@ -15,13 +14,15 @@ from dinomx_core.declare.facts import (
     Preprocessing,
 )
 from dinomx_core.errors import DataError
-from dinomx_core.planning.convert import make_converter
+from dinomx_core.folders import DESCRIPTION
+from dinomx_core.planning.origin import describe
 from dinomx_core.planning.plan import Plan
-from dinomx_core.training.build import attribute, build_network, load_backbone
+from dinomx_core.training.build import build_backbone
 from dinomx_core.training.contracts import Backbone
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
+from dinomx_core.training.opening import opened
 
 
 class Model:
@@ -38,25 +39,16 @@ class Model:
     @classmethod
     def open(cls, folder: Path, network: str, registry: Registry) -> "Model":
         """Rebuild the backbone of an export or a checkpoint (`network`: "teacher" or "student") and load its weights."""
-        try:
-            about = json.loads((folder / "dinomx.json").read_text("utf-8"))
-            component = registry.find("backbone", about["backbone"]["name"])
-            options = make_converter(registry).structure(about["backbone"]["options"], component.options)
-            channels, image_size, how = about["channels"], about["image_size"], about["preprocessing"]
-        except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
-            raise DataError(f"{folder / 'dinomx.json'}: cannot be read ({type(error).__name__}: {error})") from None
-        backbone = attribute(component)(options, component.shape(options, channels, image_size), image_size)
-        if (folder / "manifest.json").exists():
-            load_backbone(backbone, folder, network)
-        else:
-            backbone.load(folder)
+        origin = describe(folder, registry)
+        about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        how = about["preprocessing"]
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
-        return cls(backbone, preprocessing, channels, about)
+        return cls(opened(origin, folder, network), preprocessing, origin.channels, about)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Model":
         """A plan's backbone as training would start from it."""
-        backbone = build_network(plan, "student").backbone
+        backbone = build_backbone(plan)
         backbone.warm_start()
         return cls(backbone, plan.preprocessing, plan.data.channels, {})
 

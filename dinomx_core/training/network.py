@@ -1,35 +1,60 @@
 """A network: one backbone, its heads by label, and the union of requests run once. And the objective that wraps two of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomx_core.declare.facts import (
-    Request,
-)
+from dinomx_core.declare.facts import Preprocessing, Request
 from dinomx_core.training.contracts import Backbone, Loss, Scheduled
-from dinomx_core.training.flow import Tokens, Views
+from dinomx_core.training.flow import Hidden, Tokens, Views
 from dinomx_core.training.health import feature_metrics
 
 
 class Network(nn.Module):
     """A backbone with heads. Student, teacher and any further frozen network are each one of these."""
 
+    scale: Tensor | None
+    shift: Tensor | None
+
     def __init__(self, backbone: Backbone, heads: Mapping[str, nn.Module]):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self.prefix = 0  # leading parts of the backbone without gradients: the embeddings, then blocks
+        self.register_buffer("scale", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
         self.features: Tensor | None = None  # (V * B, D): summaries of the first view of the last forward, for health
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks that clipping "network" and the plan count apart."""
         return {"backbone": self.backbone, **{f"head.{label}": head for label, head in self.heads.items()}}
 
-    def forward(self, requests: Iterable[Request], views: Views) -> dict[Request, Any]:
-        """Each view goes through the backbone once a masking, each head once over the rows of all its requests."""
-        requests = list(requests)
+    def train(self, mode: bool = True) -> "Network":
+        """As every module's; leading parts in which nothing trains stay in evaluation mode, so that they compute what the teacher's
+        do. To be called whenever what requires gradients has changed."""
+        super().train(mode)
+        moving = (self.backbone.layer_of(name) for name, p in self.backbone.named_parameters() if p.requires_grad)
+        self.prefix = min(moving, default=len(self.backbone.blocks) + 1)
+        for name, module in self.backbone.named_modules() if self.prefix and mode else ():
+            if name and self.backbone.layer_of(f"{name}.") < self.prefix:
+                module.eval()
+        return self
+
+    def expect(self, how: Preprocessing, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take pixels that were normalised as `how` says, and give them to the backbone as `mean` and `std` would have it."""
+        ours, theirs, given, wanted = (torch.tensor(v).view(-1, 1, 1) for v in (how.std, std, how.mean, mean))
+        if not (torch.equal(ours, theirs) and torch.equal(given, wanted)):
+            self.scale, self.shift = ours / theirs, (given - wanted) / theirs
+
+    def forward(
+        self, requests: Iterable[Request], views: Views, begun: Mapping[str, tuple[Hidden, int]] | None = None
+    ) -> dict[Request, Any]:
+        """Each view goes through the backbone once a masking, each head once over the rows of all its requests. `begun`: what has come
+        out of the first blocks, and how many, of views that are not masked."""
+        requests, begun = list(requests), begun or {}
         passes: dict[tuple, Any] = {}
         for request in requests:
             key = (request.view, request.masking)
@@ -39,6 +64,12 @@ class Network(nn.Module):
                 mask = None if request.masking == "none" or mask is None else mask.flatten(0, 1)
                 # Where every request is for class tokens, the last block's patches are nobody's.
                 short = all(r.select == "cls" for r in requests if (r.view, r.masking) == key)
+                if request.masking == "none" and request.view in begun:
+                    hidden, done = begun[request.view]
+                    passes[key] = self.backbone.end(replace(hidden), done, layers, short)
+                    continue
+                if self.scale is not None:
+                    pixels = pixels * self.scale + self.shift
                 passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short)
         first = next(iter(passes.values()))
         self.features = (first[-1] if isinstance(first, tuple) else first).summary.detach()
@@ -82,29 +113,57 @@ def select_rows(tokens: Tokens, request: Request, views: Views) -> Tensor:
 class Objective(nn.Module):
     """Student, frozen networks and losses behind one forward, the only door through which wrapped modules are entered."""
 
-    def __init__(self, networks: Mapping[str, Network], losses: Mapping[str, Loss], requests: tuple[Request, ...]):
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        losses: Mapping[str, Loss],
+        requests: tuple[Request, ...],
+        watched: str = "student",
+    ):
+        """watched: the network whose features are told with `watch`."""
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.losses = nn.ModuleDict(losses)
-        self.requests = requests
+        self.requests, self.watched = requests, watched
+
+    def begun(self, views: Views) -> dict[str, tuple[Hidden, int]]:
+        """Views through what student and teacher have in common and nothing trains, for those that both see unmasked."""
+        student = self.networks["student"]
+        if "teacher" not in self.networks or not student.prefix or student.backbone.random_embedding:
+            return {}
+        teacher, common = self.networks["teacher"], student.prefix
+        for (name, ours), theirs in zip(student.backbone.named_parameters(), teacher.backbone.parameters()):
+            if ours is not theirs:
+                common = min(common, student.backbone.layer_of(name))
+        seen = {r.view: 0 for r in self.requests if r.masking == "none" and r.network == "student"}
+        both = [r.view for r in self.requests if r.masking == "none" and r.network == "teacher" and r.view in seen]
+        layers = max((r.layers for r in self.requests), default=1)
+        blocks = min(common - 1, len(student.backbone.blocks) - layers)
+        if blocks < 0:
+            return {}
+        with torch.no_grad():
+            return {
+                view: (teacher.backbone.begin(views.pixels[view].flatten(0, 1), blocks=blocks), blocks)
+                for view in dict.fromkeys(both)
+            }
 
     def forward(
         self, views: Views, values: Mapping[str, Scheduled], watch: bool = False
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The weighted total of the losses, and the numbers to log: `loss/<label>` and `<label>/<metric>`.
 
-        With `watch` also spread and rank of the teacher's features, or the student's where there is no other network.
+        With `watch` also spread and rank of the watched network's features.
         """
         outputs: dict[Request, Any] = {}
+        begun = self.begun(views)
         for name, network in self.networks.items():
             wanted = [request for request in self.requests if request.network == name]
             with torch.set_grad_enabled(name == "student" and torch.is_grad_enabled()):
-                outputs.update(network(wanted, views))
+                outputs.update(network(wanted, views, begun if name in ("student", "teacher") else None))
         total: Tensor | float = 0.0
         metrics: dict[str, Tensor | float] = {}
         if watch:
-            watched = self.networks["teacher" if "teacher" in self.networks else "student"].features
-            metrics.update(feature_metrics(watched))
+            metrics.update(feature_metrics(self.networks[self.watched].features))
         for label, loss in self.losses.items():
             result = loss(outputs, views, values[label])
             total = total + values[label]["weight"] * result.value

@@ -11,7 +11,7 @@ from transformers import ViTModel
 from dinomx_core import Chosen, DataError, HeadShape
 from dinomx_core.declare.discover import discover
 from dinomx_core.training.branches import DropPath
-from dinomx_core.training.build import construct
+from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import LossContext
 from dinomx_core.training.flow import Views
 from dinomx_dinov1 import plugin

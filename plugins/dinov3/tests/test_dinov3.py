@@ -462,7 +462,7 @@ def test_the_hf_backbone_takes_a_gram_teacher_from_a_folder(toy, model_folder):
     config["backbone"] = {"name": "hf", "family": "dinov2", "mask_token": True, "config": {"qkv_bias": True}, **sizes}
     parts = build(api.plan(config))
     saved = load_file(weights / "model.safetensors")
-    assert torch.equal(parts.frozen["gram"].backbone.model.embeddings.cls_token, saved["embeddings.cls_token"])
+    assert torch.equal(parts.further["gram"].backbone.model.embeddings.cls_token, saved["embeddings.cls_token"])
 
 
 def test_rope_is_jittered_in_training_only(toy):
@@ -538,6 +538,6 @@ def test_continuing_keeps_gram_to_the_starting_weights(image_folder, model_folde
     config["data"] = {"name": "image-folder", "path": str(image_folder)}
     config["head"] = {name: {"prototypes": 32, "hidden": 16, "bottleneck": 8} for name in ("dino", "ibot")}
     parts = build(api.plan(config))
-    gram, student = parts.frozen["gram"].state_dict(), parts.student.state_dict()
+    gram, student = parts.further["gram"].state_dict(), parts.student.state_dict()
     assert all(torch.equal(gram[name], student[name]) for name in gram)
     assert "head.dino: fresh, the weights have none" in parts.start.report

@@ -1,0 +1,116 @@
+"""Weights from elsewhere: runs, checkpoints, exports, and what backbones start from."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dinomx_core.errors import DataError
+from dinomx_core.folders import BASE_FILE, MANIFEST
+from dinomx_core.planning.origin import Origin
+from dinomx_core.training.construct import construct
+from dinomx_core.training.contracts import Backbone, Loss, Strategy
+
+BACKBONE = "backbone."
+
+
+def rebuilt(origin: Origin) -> tuple[Backbone, list[Strategy]]:
+    """The backbone of an origin with fresh weights, and the strategies that have adapted it, in their order."""
+    with torch.random.fork_rng(devices=[]):
+        backbone: Backbone = construct(origin.chosen, origin.backbone, origin.image_size)
+        strategies: list[Strategy] = [construct(chosen) for chosen in origin.strategies]
+        for strategy in strategies:
+            strategy.adapt(backbone)
+    return backbone, strategies
+
+
+def merged(backbone: Backbone, strategies: Iterable[Strategy]) -> Backbone:
+    """The same backbone, plain again: what strategies put in has gone into its weights."""
+    for strategy in reversed(list(strategies)):
+        strategy.merge(backbone)
+    return backbone
+
+
+def opened(origin: Origin, place: Path, network: str) -> Backbone:
+    """The plain backbone of an export, or of a checkpoint's "student" or "teacher". Raises DataError when it does not fit."""
+    backbone, strategies = rebuilt(origin)
+    if not (place / MANIFEST).is_file():
+        backbone.load(place)
+        return backbone
+    load_backbone(backbone, place, network)
+    return merged(backbone, strategies)
+
+
+def load_backbone(backbone: Backbone, place: Path, network: str) -> None:
+    """One network's backbone of a checkpoint, with what it shares with the others. Raises DataError when it is not there or does not
+    fit."""
+    file = place / f"{network}.safetensors"
+    if network == "teacher" and not file.exists():
+        file = place / "student.safetensors"  # a run without a second network: the student teaches itself
+    if not file.exists():
+        there = ", ".join(sorted(f.stem for f in place.glob("*.safetensors") if f.stem in ("student", "teacher")))
+        raise DataError(f'{place}: holds no network "{network}", only {there or "none"}')
+    try:
+        shared = load_file(place.parent / BASE_FILE) if base_of(place) else {}
+        own = {k[len(BACKBONE) :]: tensor for k, tensor in load_file(file).items() if k.startswith(BACKBONE)}
+        backbone.load_state_dict({**shared, **own})
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be loaded: {first_line(error)}") from None
+
+
+def base_of(place: Path) -> str:
+    """The digest of the parameters that a checkpoint's networks share and that never train, or "" where there are none."""
+    return json.loads((place / MANIFEST).read_text("utf-8")).get("base", "")
+
+
+def load_heads(heads: Mapping[str, nn.Module], place: Path, network: str) -> list[str]:
+    """A checkpoint's heads of the same labels. Returns the labels that it does not have; raises DataError when one does not fit."""
+    try:
+        saved = load_file(place / f"{network}.safetensors")
+        fresh = []
+        for label, head in heads.items():
+            inside = f"heads.{label}."
+            theirs = {key[len(inside) :]: tensor for key, tensor in saved.items() if key.startswith(inside)}
+            if theirs:
+                head.load_state_dict(theirs)
+            else:
+                fresh.append(label)
+        return fresh
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{place}: does not fit this run: {first_line(error)}") from None
+
+
+def load_losses(losses: Mapping[str, Loss], place: Path) -> None:
+    """What losses of the same label keep (centres of targets), where it has the same sizes."""
+    saved = load_file(place / "losses.safetensors")
+    for label, loss in losses.items():
+        theirs = {name[len(label) + 1 :]: tensor for name, tensor in saved.items() if name.startswith(f"{label}.")}
+        ours = loss.state_dict()
+        if {name: tensor.shape for name, tensor in theirs.items()} == {name: t.shape for name, t in ours.items()}:
+            loss.load_state_dict(theirs)
+
+
+def take_heads(heads: Mapping[str, nn.Module], theirs: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Heads that come beside a backbone's weights, where they fit. Returns what to say of each."""
+    said = []
+    for label, head in heads.items():
+        ours, found = head.state_dict(), theirs.get(label)
+        if found is None:
+            said.append(f"head.{label}: fresh, the weights have none")
+        elif {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in ours.items()}:
+            rows = found.get("last_layer.weight", found.get("last_layer.weight_v"))
+            sizes = "other sizes" if rows is None else f"{rows.shape[0]} prototypes of {rows.shape[1]} features"
+            said.append(f"head.{label}: fresh, the weights' has {sizes}")
+        else:
+            head.load_state_dict(dict(found))
+            said.append(f"head.{label}: loaded")
+    return said
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without its details."""
+    return str(error).strip().partition("\n")[0]
