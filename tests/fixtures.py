@@ -80,6 +80,18 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def steps(parts, count):
+    """Train freshly built parts for some steps. Returns their rows."""
+    from dinomx_core.training.data import MicroBatches, make_loader
+    from dinomx_core.training.loop import iter_views, make_images, train_step
+
+    plan = parts.plan
+    batches = MicroBatches(plan.batch, 0, 0, plan.steps)
+    loader = make_loader(make_images(parts), batches, plan.spec.loader, pin=False)
+    stream = iter_views(loader, parts.device, lambda faults: None)
+    return [train_step(parts, stream, step) for step in range(count)]
+
+
 @pytest.fixture
 def model_folder(tmp_path):
     """A function (family, name, **options of hf) -> a folder with a small random model of that family, as `hf` saves it."""

@@ -19,6 +19,7 @@ from dinomx_core.declare.facts import (
     Preprocessing,
     Request,
 )
+from dinomx_core.declare.layout import Layout
 from dinomx_core.training.flow import Crop, Hidden, Item, Tokens, Views, drop_masked
 from dinomx_core.training.streams import Stream
 
@@ -46,7 +47,8 @@ class Backbone(nn.Module, ABC):
 
     `roles` names the parts within one block by what they do ("query", "key", "value", "output", "mlp", "norm"), as module
     names relative to the block. `options` rebuild this backbone's shape anywhere, without the weights it started from; they are
-    those of the component `component`, or of the one that it was built by.
+    those of the component `component`, or of the one that it was built by. `layout`: where its parts are, for strategies that go by
+    names of parameters.
     """
 
     width: int
@@ -54,6 +56,7 @@ class Backbone(nn.Module, ABC):
     roles: Mapping[str, tuple[str, ...]]
     options: Any
     component: str = ""
+    layout: Layout | None = None
 
     @abstractmethod
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:

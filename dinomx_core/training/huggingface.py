@@ -29,7 +29,7 @@ class HuggingFaceBackbone(Backbone):
     arguments: what the model's class takes beside its config.
     """
 
-    layout: ClassVar[Layout] = VIT
+    layout: Layout = VIT
     norm_path: ClassVar[str] = "layernorm"  # "": the model's last_hidden_state is not normed, so neither are the tokens
     drop_path_at: ClassVar[str] = "dropout"  # stands on both branches, right before they are added
 

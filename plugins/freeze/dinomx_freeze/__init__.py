@@ -1,0 +1,1 @@
+"""Parts of a backbone that do not train."""

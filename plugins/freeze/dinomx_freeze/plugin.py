@@ -1,0 +1,64 @@
+"""Declarations: freezing."""
+
+import fnmatch
+from collections.abc import Iterable
+from typing import Literal
+
+import attrs
+
+from dinomx_core import DataError, Length, Parameters, Strategy, hookimpl, not_negative, option
+from dinomx_core.declare.layout import Layout
+
+Part = Literal["embeddings", "query", "key", "value", "output", "mlp", "norm", "scale", "last"]
+
+
+@attrs.frozen
+class Freeze:
+    """Keep parts of the backbone as they are, for good or up to a step."""
+
+    blocks: int = option(0, "lowest blocks that are frozen, and the embeddings before them", check=not_negative)
+    parts: list[Part] = option(
+        [],
+        'further parts: "embeddings", a role of every block ("norm", "mlp", ...), or "last": what comes after the blocks',
+    )
+    patterns: list[str] = option([], 'further parameters, by name ("*.layernorm_*")')
+    until: Length = option(Length(0), "train from this step on; 0: never")
+
+
+def frozen_names(options: Freeze, layout: Layout, depth: int, names: Iterable[str]) -> set[str]:
+    """Names of the parameters that are frozen. Raises DataError where an option names none."""
+    if options.blocks > depth:
+        raise DataError(f"{options.blocks}, but there are {depth}", "blocks")
+    known = list(names)
+    found = {name for name in known if options.blocks and layout.layer_of(name, depth) <= options.blocks}
+    for part in options.parts:
+        if part in ("embeddings", "last"):
+            layer = 0 if part == "embeddings" else depth + 1
+            matched = {name for name in known if layout.layer_of(name, depth) == layer}
+        else:
+            modules = tuple(f"{module}." for block in range(depth) for module in layout.modules(part, block))
+            matched = {name for name in known if modules and name.startswith(modules)}
+        if not matched:
+            raise DataError(f'no parameter is of the part "{part}"', "parts")
+        found |= matched
+    for pattern in options.patterns:
+        matched = set(fnmatch.filter(known, pattern))
+        if not matched:
+            raise DataError(f'"{pattern}" matches no parameter; the first are {", ".join(known[:4])}', "patterns")
+        found |= matched
+    if not found:
+        raise DataError("names nothing to freeze; give blocks, parts or patterns")
+    return found
+
+
+def adapt(options: Freeze, parameters: Parameters) -> Parameters:
+    """Frozen for good, or trained later."""
+    names = frozen_names(options, parameters.layout, parameters.depth, parameters.shapes) - parameters.frozen
+    if options.until.amount:
+        return attrs.evolve(parameters, later=parameters.later | names)
+    return attrs.evolve(parameters, frozen=parameters.frozen | names, later=parameters.later - names)
+
+
+@hookimpl
+def dinomx_strategies() -> Iterable[Strategy]:
+    yield Strategy("freeze", Freeze, "dinomx_freeze.strategy:FreezeStrategy", adapt=adapt)
