@@ -91,7 +91,10 @@ prototypes = 0
         ('[optimizer]\nbetas = [0.9, "x"]', 'c.toml:5: optimizer.betas: item 2: expected a number, got "x"'),
         ("[optimizer]\nlr = nan", "c.toml:5: optimizer.lr.peak: expected a number, got NaN"),
         ("[optimiser]\nlr = 1", 'c.toml:4: optimiser: unknown key; did you mean "optimizer"?'),
-        ('losses = ["dino", "byol"]', 'c.toml:4: losses: no loss is called "byol"; installed: dino, gram, ibot, koleo'),
+        (
+            'losses = ["dino", "byol"]',
+            'c.toml:4: losses: no loss is called "byol"; installed: dino, distill-features, gram, ibot, koleo',
+        ),
         (
             "[optimizer]\nbetas = [0.9]",
             "c.toml:5: optimizer.betas: must be two numbers of 0 or more and less than 1, got [0.9]",
@@ -124,7 +127,7 @@ def test_missing_keys_name_what_could_stand_there(errors):
         "c.toml: data: missing; add [data] with a name (digits, image-folder)",
         "c.toml: backbone: missing; add [backbone] with a name (dinov2, dinov2-registers, dinov3-vit, hf, vit)",
         "c.toml: augmentation: missing; add [augmentation] with a name (multicrop)",
-        "c.toml: loss: no loss; add a table [loss.NAME] (dino, gram, ibot, koleo) or a recipe",
+        "c.toml: loss: no loss; add a table [loss.NAME] (dino, distill-features, gram, ibot, koleo) or a recipe",
     ]
 
 

@@ -135,6 +135,8 @@ def further_networks(
             key = f"{owner}.{network.key}" if network.key else owner
             if network.name == "student" or (network.name == "teacher" and chosen.component.kind == "loss"):
                 report.refuse(f'asks for a further network called "{network.name}", which there is', key)
+            if network.name in found and found[network.name].network == network:
+                continue  # both learn from the same one
             if network.name in found:
                 other = found[network.name].owner
                 report.refuse(

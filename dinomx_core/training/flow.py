@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass
@@ -26,6 +27,14 @@ class Tokens:
     def summary(self) -> Tensor:
         """One vector an image (B, D): the CLS token, or the patches' mean where there is none."""
         return self.patches.mean(1) if self.cls is None else self.cls
+
+    def patches_on(self, grid: tuple[int, int, int], antialias: bool = False) -> Tensor:
+        """Patches brought to another grid by bicubic interpolation (B, h * w, D)."""
+        if self.grid == grid:
+            return self.patches
+        maps = self.patches.float().unflatten(1, self.grid[-2:]).permute(0, 3, 1, 2)
+        maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False, antialias=antialias)
+        return maps.flatten(2).transpose(1, 2)
 
 
 @dataclass

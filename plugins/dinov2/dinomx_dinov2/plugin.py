@@ -42,12 +42,16 @@ class Ibot(PrototypeLoss):
 
     head: str = option("ibot", 'label of the head that makes the logits; "dino" shares the DINO loss\'s')
     view: str = option("global", "crops whose patches are masked")
+    masked: bool = option(
+        True, "the student sees the mask; false: it learns the masked patches unmasked, as in distillation"
+    )
 
 
 def ibot_requests(options: Ibot) -> list[Request]:
-    """Masked patches through the head: the student sees the mask, the teacher does not."""
+    """Masked patches through the head: the teacher does not see the mask."""
+    how: HowMasked = "replace" if options.masked else "none"
     return [
-        Request("student", options.view, "replace", options.head, "masked"),
+        Request("student", options.view, how, options.head, "masked"),
         Request("teacher", options.view, "none", options.head, "masked"),
     ]
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Tokens, Views
+from dinomx_core.training.flow import Views
 from dinomx_dinov3 import plugin
 
 
@@ -22,15 +22,6 @@ def gram_distance(student: Tensor, teacher: Tensor, normalised: bool, negatives:
     return F.mse_loss(ours, theirs)
 
 
-def to_grid(tokens: Tokens, grid: tuple[int, int, int], antialias: bool) -> Tensor:
-    """Patches (B, N, D) brought to another grid by bicubic interpolation."""
-    if tokens.grid == grid:
-        return tokens.patches
-    maps = tokens.patches.float().unflatten(1, tokens.grid[-2:]).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False, antialias=antialias)
-    return maps.flatten(2).transpose(1, 2)
-
-
 class GramLoss(Loss):
     """Distance of the student's patch similarities from those of the Gram teacher."""
 
@@ -42,7 +33,7 @@ class GramLoss(Loss):
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
         """See `gram_distance`."""
         options, student = self.options, outputs[self.student]
-        ours, theirs = student.patches, to_grid(outputs[self.teacher], student.grid, options.antialias)
+        ours, theirs = student.patches, outputs[self.teacher].patches_on(student.grid, options.antialias)
         if options.tokens != "all":
             chosen = views.masks[options.student_view].flatten(0, 1)
             chosen = chosen if options.tokens == "masked" else ~chosen

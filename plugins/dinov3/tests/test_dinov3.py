@@ -13,7 +13,7 @@ from dinomx_core.training.data import collate
 from dinomx_core.training.flow import Tokens
 from dinomx_core.training.loop import make_images
 from dinomx_dinov3 import plugin
-from dinomx_dinov3.gram import gram_distance, to_grid
+from dinomx_dinov3.gram import gram_distance
 from dinomx_dinov3.head import Dinov3Head
 from tests.fixtures import KNN, TIMINGS, rows, update
 from tests.parity.replay import GOLDENS
@@ -70,7 +70,7 @@ def test_gram_is_the_recorded_one(name, flat, normalised, negatives):
 
 def test_a_larger_grid_comes_down_to_the_students():
     rows_ = torch.linspace(0, 1, 8).view(8, 1).expand(8, 8).flatten().view(1, 64, 1)
-    small = to_grid(Tokens(None, torch.empty(0), rows_, (1, 8, 8)), (1, 4, 4), False).view(4, 4)
+    small = Tokens(None, torch.empty(0), rows_, (1, 8, 8)).patches_on((1, 4, 4)).view(4, 4)
     assert bool((small.diff(dim=0) > 0).all()) and bool((small.diff(dim=1).abs() < 1e-6).all())
 
 

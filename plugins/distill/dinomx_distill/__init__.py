@@ -1,0 +1,1 @@
+"""Learning from another model that stays as it is."""
