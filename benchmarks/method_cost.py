@@ -1,9 +1,10 @@
-"""What iBOT with KoLeo, and Gram, cost over DINO alone: the same backbone, crops and batch, steps in turn, each variant in a process
-of its own that takes a block of steps when it is told to.
+"""What methods cost over DINO alone ("methods": iBOT with KoLeo, Gram), and strategies save of whole training ("strategies": LoRA,
+freezing): the same backbone, crops and batch, steps in turn, each variant in a process of its own that takes a block of steps when it
+is told to.
 
-    python benchmarks/method_cost.py CONFIG [--set KEY=VALUE ...]
+    python benchmarks/method_cost.py methods|strategies CONFIG [--set KEY=VALUE ...]
 
-prints for each variant the median seconds a step, its ratio to DINO alone, and the peak memory over what the imports take. Data are
+prints for each variant the median seconds a step, its ratio to the first, and the peak memory over what the imports take. Data are
 made beforehand: the figures are of forward, backward and update alone.
 """
 
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 
 ROUNDS, BLOCK, WARMUP = 6, 5, 3
-VARIANTS = {
+METHODS = {
     "dino": ['losses=["dino"]', "loss.dino.masked=false"],
     "dino + ibot + koleo": ['losses=["dino", "ibot", "koleo"]'],
     "dino + gram (teacher's patches)": [
@@ -28,6 +29,12 @@ VARIANTS = {
         "augmentation.gram.size=LARGER",
     ],
 }  # fmt: skip
+STRATEGIES = {
+    "whole": ["strategies=[]"],
+    "lora": ['strategies=["lora"]'],
+    "freeze": ['strategies=["freeze"]'],
+}
+SETS = {"methods": METHODS, "strategies": STRATEGIES}
 
 
 def peak() -> float:
@@ -64,16 +71,23 @@ def serve(config: str, overrides: list[str]) -> None:
         print(json.dumps({"seconds": seconds, "memory": peak() - before}), flush=True)
 
 
-def main(config: str, overrides: list[str]) -> None:
-    """Start the variants, let them step in turn, print the table."""
+def filled(variants: dict[str, list[str]], config: str, overrides: list[str]) -> dict[str, list[str]]:
+    """The variants with START, a run's folder, and LARGER, twice the side of the global crops, put in where they stand."""
     from dinomx_core import api
 
+    if not any("START" in change for changes in variants.values() for change in changes):
+        return variants
     plan = api.plan(config, overrides=[*overrides, 'losses=["dino"]'])
     larger = str(2 * plan.views[0].size.height)
     start = api.run(config, overrides=[*overrides, 'losses=["dino"]', "run.steps=1", "run.name=start"], overwrite=True)
+    put = lambda change: change.replace("START", str(start.folder)).replace("LARGER", larger)  # noqa: E731
+    return {name: [put(change) for change in changes] for name, changes in variants.items()}
+
+
+def main(variants: dict[str, list[str]], config: str, overrides: list[str]) -> None:
+    """Start the variants, let them step in turn, print the table."""
     servers = {}
-    for name, changes in VARIANTS.items():
-        words = [change.replace("START", str(start.folder)).replace("LARGER", larger) for change in changes]
+    for name, words in filled(variants, config, overrides).items():
         sets = [*overrides, *words]
         command = [sys.executable, __file__, "--serve", config, *sets]
         servers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -89,10 +103,11 @@ def main(config: str, overrides: list[str]) -> None:
             memory[name] = row["memory"]
             if turn:
                 seconds[name].append(statistics.median(row["seconds"]))
-    base = seconds["dino"]
+    first = next(iter(servers))
+    base = seconds[first]
     for name, found in seconds.items():
         ratio = statistics.median(ours / theirs for ours, theirs in zip(found, base))
-        more = memory[name] / memory["dino"]
+        more = memory[name] / memory[first]
         print(
             f"{name:<58} {statistics.median(found):.3f} s a step  x {ratio:.2f}   {memory[name]:6.0f} MB  x {more:.2f}"
         )
@@ -102,7 +117,7 @@ def main(config: str, overrides: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2], sys.argv[3:])
-    elif len(sys.argv) > 1:
-        main(sys.argv[1], [word for word in sys.argv[2:] if word != "--set"])
+    elif len(sys.argv) > 2 and sys.argv[1] in SETS:
+        main(SETS[sys.argv[1]], sys.argv[2], [word for word in sys.argv[3:] if word != "--set"])
     else:
         sys.exit(__doc__)
