@@ -65,14 +65,9 @@ def write_manifest(folder: Path, facts: dict[str, Any], files: dict[str, Any] | 
     """`facts`, and size and SHA-256 of every file in the folder, and those of `files` beside it ("../name")."""
     files = dict(files or {})
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        files[path.name] = fingerprint(path)
+        with path.open("rb") as file:
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=1) + "\n", "utf-8")
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def fault_of(folder: Path) -> str:

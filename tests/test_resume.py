@@ -56,6 +56,17 @@ class StopAt:
             os.kill(os.getpid(), self.number)
 
 
+def assert_a_cut_changes_nothing(config):
+    """A run of some steps, and the same one stopped by a signal in between and gone on with, leave the same."""
+    config["checkpoint"] = {"every": 3}
+    config["run"]["name"] = "whole"
+    whole = api.run(config).folder
+    config["run"]["name"] = "cut"
+    with pytest.raises(Stopped):
+        api.run(config, progress=StopAt(4, signal.SIGTERM))
+    assert_same(whole, api.run(config, resume=True).folder)
+
+
 def config_of(toy, name, **changes):
     run = {"name": name, "steps": 10, **changes.pop("run", {})}
     return toy(run=run, evaluate=KNN, checkpoint={"every": 4}, **changes)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from dinomx_core.builtin.plugin import Ema
+from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import twin
-from dinomx_core.training.contracts import Backbone, Scheduled, Strategy, Teacher
+from dinomx_core.training.contracts import Scheduled, Strategy, Teacher
 from dinomx_core.training.network import Network
 
 

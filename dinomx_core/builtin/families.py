@@ -9,9 +9,7 @@ import attrs
 from dinomx_core.builtin import weights as files
 from dinomx_core.builtin.family_tensors import mlp_width, prefix_of, tensors_of
 from dinomx_core.builtin.reference import Reference
-from dinomx_core.declare.facts import (
-    BackboneShape,
-)
+from dinomx_core.declare.facts import BackboneShape
 from dinomx_core.declare.layout import CLIP, DINOV2, DINOV3, VIT, Layout
 from dinomx_core.declare.values import below_one, not_negative, option
 from dinomx_core.errors import DataError

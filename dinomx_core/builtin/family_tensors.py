@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dinomx_core.declare.layout import CLIP
+
 if TYPE_CHECKING:
     from dinomx_core.builtin.families import Known
 
@@ -51,7 +53,7 @@ def _before(known: Known, channels: int, mask_token: bool) -> Named:
     d, p, grid = c["hidden_size"], c["patch_size"], c["image_size"] // c["patch_size"]
     rows = grid**2 + family.positioned
     inside = "model.embeddings."
-    if family.layout.blocks == "model.encoder.layers":  # CLIP's own names
+    if family.layout == CLIP:
         if mask_token:
             yield "mask_token", (1, 1, d)
         if family.cls:
@@ -68,7 +70,7 @@ def _before(known: Known, channels: int, mask_token: bool) -> Named:
         yield f"{inside}mask_token", (1, d) if kind.startswith("dinov2") else (1, 1, d)
     if family.extra:
         yield f"{inside}distillation_token", (1, 1, d)
-    if "num_register_tokens" in family.defaults or kind == "dinov2_with_registers":
+    if "num_register_tokens" in family.defaults:
         yield f"{inside}register_tokens", (1, c["num_register_tokens"], d)
     if c.get("use_absolute_position_embeddings") if kind == "beit" else family.table:
         yield f"{inside}position_embeddings", (1, rows, d)

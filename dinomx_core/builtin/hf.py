@@ -15,11 +15,9 @@ from dinomx_core.builtin.families import Hf, Known, resolve
 from dinomx_core.builtin.family_tensors import prefix_of
 from dinomx_core.builtin.reference import Move, Reference, network_of
 from dinomx_core.builtin.weights import HEADS, find_weights, licence
-from dinomx_core.declare.facts import (
-    BackboneShape,
-)
+from dinomx_core.declare.facts import BackboneShape
 from dinomx_core.errors import DataError
-from dinomx_core.training.contracts import Start
+from dinomx_core.training.backbone import Start
 from dinomx_core.training.huggingface import (
     BeitBackbone,
     ClipBackbone,

@@ -48,7 +48,7 @@ class Backbone(Component):
     `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can; `general`: its default
     options do, for weights of every family that it knows.
 
-    Built as `build(options, shape, image_size)` -> `training.contracts.Backbone`.
+    Built as `build(options, shape, image_size)` -> `training.backbone.Backbone`.
     """
 
     kind: ClassVar[str] = "backbone"

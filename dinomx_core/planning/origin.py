@@ -102,6 +102,8 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
     path = Path(network.source).expanduser()
     if is_ours(path):
         return describe(checkpoint_of(path)[0] if network.heads else find_model(path, "teacher"), registry)
+    if hint := stages_in(path):
+        raise DataError(f"{path}: is no run itself{hint}")
     chosen = from_weights(general_backbone(registry) if network.foreign else backbone, network.source)
     shape = chosen.component.shape(chosen.options, channels, size)
     return Origin(network.source, shape, shape.beside, chosen, (), channels, size)

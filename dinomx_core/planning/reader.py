@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import attrs
 import cattrs
 
 from dinomx_core.declare.discover import Registry
@@ -68,7 +69,14 @@ class _Reader:
                 continue
             path = (name, label) if label in tables else (listing,) if listing in self.document.data else (name, label)
             table = tables.get(label, {})
+            before = len(self.problems)
             chosen = self.attempt(path, partial(choose, self.converter, self.registry, kind, table, label, label))
+            if path == (listing,):  # its own options have no place of theirs, but a key
+                inside = f"{listing}."
+                self.problems[before:] = [
+                    attrs.evolve(p, key=f"{name}.{label}.{p.key[len(inside) :]}") if p.key.startswith(inside) else p
+                    for p in self.problems[before:]
+                ]
             if chosen is not None:
                 result[label] = chosen
         return result

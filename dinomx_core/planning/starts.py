@@ -86,6 +86,8 @@ def check_source(
     if network.foreign:
         if shape and origin.backbone.channels != channels:
             report.refuse(f"takes {origin.backbone.channels} channels, the images have {channels}", key)
+        if any(len(values) not in (1, channels) for values in origin.backbone.statistics or ()):
+            report.refuse(f"normalises other numbers of channels than the {channels} that the images have", key)
     elif shape:
         for _, message in misfits(attrs.evolve(origin, place=f'"{network.source}"'), shape):
             report.refuse(message, key)

@@ -25,6 +25,8 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
                 report.refuse(message, f"augmentation.{view.key}" if view.key else "augmentation")
     names = {view.name for view in views if view.count > 0}
     masked = {view.name for view in views if view.masked}
+    askers = (*report.spec.losses.values(), *report.spec.strategies.values())
+    foreign = {n.name for asker in askers for n in asker.component.networks(asker.options) if n.foreign}
     for label, loss in report.spec.losses.items():
         own = {network.name for network in loss.component.networks(loss.options)}
         for request in loss.component.requests(loss.options):
@@ -33,7 +35,7 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
                     f'asks for the network "{request.network}", which it does not declare; there are student and teacher',
                     f"loss.{label}",
                 )
-            if request.layers > depth:
+            if request.layers > depth and request.network not in foreign:
                 report.refuse(
                     f"asks for the last {request.layers} blocks of a backbone that has {depth}", f"loss.{label}"
                 )

@@ -15,17 +15,16 @@ from dinomx_core.folders import is_ours
 from dinomx_core.planning.origin import checkpoint_of
 from dinomx_core.planning.plan import Further, Plan
 from dinomx_core.planning.seeds import seed_of
+from dinomx_core.training.backbone import Backbone, Start
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import (
     Augmentation,
-    Backbone,
     Dataset,
     Evaluator,
     Loss,
     LossContext,
     Masking,
     Parallelism,
-    Start,
     Strategy,
     Target,
     Teacher,

@@ -54,6 +54,9 @@ def _lines(about: dict[str, Any], evaluations: list[dict[str, Any]]) -> Iterator
         f"{about['step']}{of} steps of {run['batch_size']} images (all {run['steps']} are {run['passes']:g} passes over the data), "
         f"{run['precision']}; the network is the {about['network']}."
     )
+    if run["strategies"]:
+        names = ", ".join(dict.fromkeys(run["strategies"].values()))
+        yield f"With {names}: {run['trained'] / 1e6:.3g} M of the backbone's parameters were trained."
     yield ""
     yield f"```sh\n{run['command']}\n```"
     yield ""

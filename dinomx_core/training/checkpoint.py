@@ -21,7 +21,6 @@ from dinomx_core.folders import (
     DESCRIPTION,
     MANIFEST,
     fault_of,
-    fingerprint,
     recover,
     steps_in,
     write_folder,
@@ -66,12 +65,20 @@ def digests_of(parts: Parts) -> dict[str, str]:
 
 
 def save_base(parts: Parts, checkpoints: Path) -> dict[str, Any]:
-    """Write what never trains, once. Returns what manifests say of the file."""
+    """Write what never trains, unless it is there and whole. Returns what manifests of checkpoints say of its file."""
+    if not parts.base:
+        return {}
     place = checkpoints / BASE
-    if parts.base and not place.exists():
-        recover(place)
-        write_folder(place, lambda draft: save_file(plain(parts.base), draft / Path(BASE_FILE).name))
-    return {f"../{BASE_FILE}": fingerprint(checkpoints / BASE_FILE)} if parts.base else {}
+    recover(place)
+
+    def write(draft: Path) -> None:
+        save_file(plain(parts.base), draft / Path(BASE_FILE).name)
+        write_manifest(draft, {})
+
+    if fault_of(place):
+        write_folder(place, write)
+    files = json.loads((place / MANIFEST).read_text("utf-8"))["files"]
+    return {f"../{BASE}/{name}": found for name, found in files.items()}
 
 
 def save_checkpoint(parts: Parts, checkpoints: Path, step: int) -> None:
@@ -85,7 +92,7 @@ def save_checkpoint(parts: Parts, checkpoints: Path, step: int) -> None:
         state = {"step": step, "scaler": parts.optimizer.scaler.state_dict(), "left_out": parts.optimizer.left_out}
         (draft / STATE).write_text(json.dumps(state) + "\n", "utf-8")
         (draft / DESCRIPTION).write_text(json.dumps(description(parts), indent=1) + "\n", "utf-8")
-        write_manifest(draft, {"step": step, **digests_of(parts)}, base)
+        write_manifest(draft, {"step": step, "digests": digests_of(parts)}, base)
 
     write_folder(checkpoints / str(step), write)
     plan = parts.plan
@@ -136,9 +143,9 @@ def load_checkpoint(parts: Parts, folder: Path) -> None:
                 }
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: does not fit this run: {str(error).strip().partition(chr(10))[0]}") from None
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    theirs = json.loads((folder / MANIFEST).read_text("utf-8"))["digests"]
     for name, ours in digests_of(parts).items():
-        if manifest.get(name) != ours:
+        if theirs.get(name) != ours:
             what = "the parameters that never train are" if name == "base" else f'the network "{name}" is'
             raise DataError(
                 f"{folder}: {what} not what the run began with; bring the weights that it started from back"
@@ -183,7 +190,7 @@ def save_best(parts: Parts, checkpoints: Path, step: int, figure: str, value: fl
         backbone = nn.ModuleDict({"backbone": parts.teacher.network.backbone})
         save_file(plain(state_of(parts, backbone)), draft / "teacher.safetensors")
         (draft / DESCRIPTION).write_text(json.dumps(description(parts), indent=1) + "\n", "utf-8")
-        write_manifest(draft, {"step": step, "figure": figure, "value": value, **digests_of(parts)}, base)
+        write_manifest(draft, {"step": step, "figure": figure, "value": value, "digests": digests_of(parts)}, base)
 
     write_folder(place, write)
     return True

@@ -6,13 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from dinomx_core.declare.facts import (
-    Preprocessing,
-)
+from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, TrainingError
+from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
-from dinomx_core.training.contracts import Backbone, Dataset, Encoder
+from dinomx_core.training.contracts import Dataset, Encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.pixels import normalise, resize, to_float
 

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry
-from dinomx_core.declare.facts import (
-    Preprocessing,
-)
+from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
 from dinomx_core.planning.origin import describe
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.walk import as_table
+from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
 from dinomx_core.training.card import model_card
-from dinomx_core.training.contracts import Backbone, Strategy
+from dinomx_core.training.contracts import Strategy
 from dinomx_core.training.opening import load_backbone, merged, rebuilt
 
 PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"

@@ -15,8 +15,8 @@ from transformers.utils import logging
 from dinomx_core.declare.layout import CLIP, DINOV2, DINOV3, VIT, Layout
 from dinomx_core.errors import DataError
 from dinomx_core.training import attention
+from dinomx_core.training.backbone import Backbone, Start
 from dinomx_core.training.branches import BranchLayer, DropPath, offset_positions
-from dinomx_core.training.contracts import Backbone, Start
 from dinomx_core.training.flow import Hidden, Tokens, drop_masked
 
 SHOWN = 4  # names of tensors in a message

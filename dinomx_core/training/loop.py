@@ -131,7 +131,7 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     plan = parts.plan
     values = plan.values_at(step)
     for label, strategy in parts.strategies.items():
-        strategy.before_step(parts.student, step, scope(plan.lengths, f"strategy.{label}."))
+        strategy.before_step(parts.student, step, scope(plan.lengths, options_of(label)))
     scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
     watch = is_due(step + 1, plan.lengths["health.every"])
     waited = 0.0
@@ -150,8 +150,7 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     for loss in parts.losses.values():
         loss.after_step(parts.parallelism)
     for label, strategy in parts.strategies.items():
-        prefix = "teacher." if label == "teacher" else f"strategy.{label}."
-        strategy.after_step(parts.teacher, scope(values, prefix))
+        strategy.after_step(parts.teacher, scope(values, options_of(label)))
     for further in plan.networks:
         if further.network.refresh(step + 1, scope(plan.lengths, f"{further.owner}.")):
             copy_teacher(parts, further.network.name)
@@ -186,6 +185,11 @@ def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> 
     """Add a micro-batch's share of the step's means."""
     for name, value in metrics.items():
         sums[name] = sums.get(name, 0.0) + float(value) / parts
+
+
+def options_of(label: str) -> str:
+    """The key path of a strategy's options."""
+    return "teacher." if label == "teacher" else f"strategy.{label}."
 
 
 def scope(values: dict[str, Any], prefix: str) -> dict[str, Any]:

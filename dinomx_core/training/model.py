@@ -10,15 +10,13 @@ import torch
 from PIL import Image
 
 from dinomx_core.declare.discover import Registry
-from dinomx_core.declare.facts import (
-    Preprocessing,
-)
+from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.errors import DataError
 from dinomx_core.folders import DESCRIPTION
 from dinomx_core.planning.origin import describe
 from dinomx_core.planning.plan import Plan
+from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import build_backbone
-from dinomx_core.training.contracts import Backbone
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor

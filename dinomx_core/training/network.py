@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.facts import Preprocessing, Request
-from dinomx_core.training.contracts import Backbone, Loss, Scheduled
+from dinomx_core.training.backbone import Backbone
+from dinomx_core.training.contracts import Loss, Scheduled
 from dinomx_core.training.flow import Hidden, Tokens, Views
 from dinomx_core.training.health import feature_metrics
 
@@ -135,8 +136,10 @@ class Objective(nn.Module):
         for (name, ours), theirs in zip(student.backbone.named_parameters(), teacher.backbone.parameters()):
             if ours is not theirs:
                 common = min(common, student.backbone.layer_of(name))
-        seen = {r.view: 0 for r in self.requests if r.masking == "none" and r.network == "student"}
-        both = [r.view for r in self.requests if r.masking == "none" and r.network == "teacher" and r.view in seen]
+        seen = [
+            {r.view for r in self.requests if (r.network, r.masking) == (name, "none")}
+            for name in ("student", "teacher")
+        ]
         layers = max((r.layers for r in self.requests), default=1)
         blocks = min(common - 1, len(student.backbone.blocks) - layers)
         if blocks < 0:
@@ -144,7 +147,7 @@ class Objective(nn.Module):
         with torch.no_grad():
             return {
                 view: (teacher.backbone.begin(views.pixels[view].flatten(0, 1), blocks=blocks), blocks)
-                for view in dict.fromkeys(both)
+                for view in sorted(set.intersection(*seen))
             }
 
     def forward(

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dinomx_core.errors import DataError
 from dinomx_core.folders import BASE_FILE, MANIFEST
 from dinomx_core.planning.origin import Origin
+from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.construct import construct
-from dinomx_core.training.contracts import Backbone, Loss, Strategy
+from dinomx_core.training.contracts import Loss, Strategy
 
 BACKBONE = "backbone."
 
@@ -55,16 +56,12 @@ def load_backbone(backbone: Backbone, place: Path, network: str) -> None:
         there = ", ".join(sorted(f.stem for f in place.glob("*.safetensors") if f.stem in ("student", "teacher")))
         raise DataError(f'{place}: holds no network "{network}", only {there or "none"}')
     try:
-        shared = load_file(place.parent / BASE_FILE) if base_of(place) else {}
+        files = json.loads((place / MANIFEST).read_text("utf-8"))["files"]
+        shared = load_file(place.parent / BASE_FILE) if f"../{BASE_FILE}" in files else {}
         own = {k[len(BACKBONE) :]: tensor for k, tensor in load_file(file).items() if k.startswith(BACKBONE)}
         backbone.load_state_dict({**shared, **own})
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be loaded: {first_line(error)}") from None
-
-
-def base_of(place: Path) -> str:
-    """The digest of the parameters that a checkpoint's networks share and that never train, or "" where there are none."""
-    return json.loads((place / MANIFEST).read_text("utf-8")).get("base", "")
 
 
 def load_heads(heads: Mapping[str, nn.Module], place: Path, network: str) -> list[str]:

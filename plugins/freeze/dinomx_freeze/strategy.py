@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from dinomx_core import PluginError
-from dinomx_core.training.contracts import Backbone, Strategy
+from dinomx_core.training.backbone import Backbone
+from dinomx_core.training.contracts import Strategy
 from dinomx_core.training.network import Network
 from dinomx_freeze import plugin
 
@@ -19,8 +20,8 @@ class FreezeStrategy(Strategy):
 
     def adapt(self, backbone: Backbone) -> None:
         """Turn gradients off for good; what trains later is held back step by step."""
-        for parameter in self.named(backbone):
-            if not self.options.until.amount:
+        if not self.options.until.amount:
+            for parameter in self.named(backbone):
                 parameter.requires_grad_(False)
 
     def before_step(self, student: Network, step: int, lengths: Mapping[str, int]) -> None:

@@ -7,7 +7,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from dinomx_core import PluginError
-from dinomx_core.training.contracts import Backbone, Strategy
+from dinomx_core.training.backbone import Backbone
+from dinomx_core.training.contracts import Strategy
 from dinomx_core.training.huggingface import HuggingFaceBackbone
 from dinomx_lora import plugin
 
