@@ -32,7 +32,11 @@ METHODS = {
 STRATEGIES = {
     "whole": ["strategies=[]"],
     "lora": ['strategies=["lora"]'],
+    "lora, every MLP again": ['strategies=["lora"]', "run.recompute=mlp"],
     "freeze": ['strategies=["freeze"]'],
+    "bf16: whole": ["strategies=[]", "run.precision=bf16"],
+    "bf16: lora": ['strategies=["lora"]', "run.precision=bf16"],
+    "bf16: lora, frozen weights bf16": ['strategies=["lora"]', "run.precision=bf16", "run.frozen_weights=bf16"],
 }
 SETS = {"methods": METHODS, "strategies": STRATEGIES}
 
@@ -49,11 +53,19 @@ def serve(config: str, overrides: list[str]) -> None:
 
     from dinomx_core import api
     from dinomx_core.training.build import build
+    from dinomx_core.training.construct import attribute
     from dinomx_core.training.data import MicroBatches, make_loader
     from dinomx_core.training.loop import iter_views, make_images, train_step
 
     torch.zeros(1)
     plan = api.plan(config, overrides=overrides)
+    for chosen in (
+        plan.spec.backbone,
+        *plan.spec.strategies.values(),
+        *plan.spec.losses.values(),
+        *plan.spec.heads.values(),
+    ):
+        attribute(chosen.component)
     before = peak()
     parts = build(plan)
     loader = make_loader(make_images(parts), MicroBatches(plan.batch, 0, 0, 2), plan.spec.loader, False)

@@ -84,8 +84,8 @@ prototypes = 0
         ),
         ('[run]\nname = "a/b"', "c.toml:5: run.name: must be a plain folder name, got 'a/b'"),
         (
-            "[run]\nactivation_checkpointing = 1",
-            "c.toml:5: run.activation_checkpointing: expected true or false, got 1",
+            "[loader]\nshuffle = 1",
+            "c.toml:5: loader.shuffle: expected true or false, got 1",
         ),
         ("[optimizer]\nbetas = 0.9", "c.toml:5: optimizer.betas: expected an array, got 0.9"),
         ('[optimizer]\nbetas = [0.9, "x"]', 'c.toml:5: optimizer.betas: item 2: expected a number, got "x"'),
@@ -125,7 +125,7 @@ def test_missing_keys_name_what_could_stand_there(errors):
         "c.toml:1: run.steps: missing",
         "c.toml: optimizer.lr: missing",
         "c.toml: data: missing; add [data] with a name (digits, image-folder)",
-        "c.toml: backbone: missing; add [backbone] with a name (dinov2, dinov2-registers, dinov3-vit, hf, vit)",
+        "c.toml: backbone: missing; add [backbone] with a name (dinov2, dinov2-registers, dinov3-convnext, dinov3-vit, hf, vit)",
         "c.toml: augmentation: missing; add [augmentation] with a name (multicrop)",
         "c.toml: loss: no loss; add a table [loss.NAME] (dino, distill-features, gram, ibot, koleo) or a recipe",
     ]

@@ -14,7 +14,7 @@ from dinomx_core.training.build import build
 from dinomx_core.training.data import MicroBatches, collate, make_loader
 from dinomx_core.training.evaluation import preprocess
 from dinomx_core.training.loop import make_images
-from tests.fixtures import KNN, TIMINGS, rows
+from tests.fixtures import KNN, TIMINGS, rows, steps
 
 OFTEN = {"knn": {**KNN["knn"], "every": 2}}
 
@@ -114,10 +114,23 @@ def test_accumulation_computes_the_same_step(toy):
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_activation_checkpointing_computes_the_same(toy):
-    plain = api.run(toy()).folder
-    again = api.run(toy(run={"name": "again", "activation_checkpointing": True})).folder
-    assert [row["loss"] for row in history(again)] == pytest.approx([row["loss"] for row in history(plain)], rel=1e-5)
+@pytest.mark.parametrize(
+    ("what", "every", "calls"),
+    [("mlp", 1, [4, 4]), ("mlp", 2, [2, 4]), ("blocks", 2, [2, 4])],
+)
+def test_recomputing_computes_the_same(toy, what, every, calls):
+    def losses(**run):
+        parts = build(api.plan(toy(run=run)))
+        counts = [0, 0]
+        for number, block in enumerate(parts.student.backbone.blocks):
+            block.mlp.fc1.register_forward_hook(lambda *_, n=number: counts.__setitem__(n, counts[n] + 1))
+        return [row["loss"] for row in steps(parts, 1)], counts
+
+    plain, once = losses()
+    again, twice = losses(recompute=what, recompute_every=every)
+    assert again == plain
+    assert once == [2, 2]  # the views "global" and "local"
+    assert twice == calls
 
 
 def test_bf16_trains_close_to_float32(toy):

@@ -254,6 +254,7 @@ def hf_shape(options: Hf, channels: int, image_size: int, only: str = "") -> Bac
     return BackboneShape(
         c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], mlp_width(known), c["patch_size"], channels,
         prefix_of(known), sum(map(math.prod, tensors.values())), masks=always or options.mask_token,
+        drops=not (c.get("use_shared_relative_position_bias") or c.get("use_relative_position_bias")),
         statistics=statistics, warm=options.weights, layout=known.family.layout, tensors=tensors,
         beside=beside,
     )  # fmt: skip

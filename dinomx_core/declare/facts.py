@@ -72,13 +72,22 @@ class HeadShape:
 
 
 @attrs.frozen
+class Convolutions:
+    """What a pixel costs a backbone of convolutions: FLOPs of a forward pass, and floats kept for the backward pass."""
+
+    flops: float
+    kept: float
+
+
+@attrs.frozen
 class BackboneShape:
     """Sizes of a transformer backbone, for token counts, parameters and FLOPs, and what it starts from.
 
-    prefix: tokens before the patches. masks: whether it has a mask token. warm: name of the weights it starts from, "" from
-    scratch; statistics: mean and standard deviation that the pixels of those weights were normalised with, where known. layout and
-    tensors: where its parts are, and names and shapes of all its parameters; a backbone that does not tell cannot be planned with
-    strategies that change what trains. beside: heads that come with the weights it starts from, by label.
+    prefix: tokens before the patches. masks: whether it has a mask token; drops: whether masked patches can leave the sequence. warm:
+    name of the weights it starts from, "" from scratch; statistics: mean and standard deviation that the pixels of those weights were
+    normalised with, where known. layout and tensors: where its parts are, and names and shapes of all its parameters; a backbone that
+    does not tell cannot be planned with strategies that change what trains. beside: heads that come with the weights it starts from, by
+    label. convolutions: its costs, where it is no transformer.
     """
 
     width: int
@@ -90,11 +99,13 @@ class BackboneShape:
     prefix: int
     parameters: int
     masks: bool = attrs.field(default=True, kw_only=True)
+    drops: bool = attrs.field(default=True, kw_only=True)
     warm: str = attrs.field(default="", kw_only=True)
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = attrs.field(default=None, kw_only=True)
     layout: Layout | None = attrs.field(default=None, kw_only=True, repr=False)
     tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, kw_only=True, repr=False)
     beside: Mapping[str, HeadShape] = attrs.field(factory=dict, kw_only=True, repr=False)
+    convolutions: Convolutions | None = attrs.field(default=None, kw_only=True)
 
     def tokens(self, size: int | Size) -> int:
         """Tokens of an image of `size` pixels."""
@@ -103,6 +114,9 @@ class BackboneShape:
 
     def forward_flops(self, size: int | Size) -> float:
         """Floating-point operations (multiply and add counted apart) of one image's forward pass."""
+        if self.convolutions:
+            height, width = as_size(size)
+            return self.convolutions.flops * height * width
         tokens = self.tokens(size)
         block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
         embed = 2 * (tokens - self.prefix) * self.channels * self.patch_size**2 * self.width

@@ -19,6 +19,12 @@ class Layout:
     before: tuple[str, ...]
     roles: Mapping[str, tuple[str, ...]]
 
+    @property
+    def mlp(self) -> str:
+        """The module within a block that holds all of the role "mlp"; "" where there is none."""
+        parents = {name.rpartition(".")[0] for name in self.roles.get("mlp", ())}
+        return parents.pop() if len(parents) == 1 else ""
+
     def layer_of(self, name: str, depth: int) -> int:
         """Depth of a parameter or module: 0 before the blocks, i + 1 block i, depth + 1 after them."""
         if found := re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", f"{name}."):

@@ -14,6 +14,7 @@ from dinomx_core.declare.facts import (
     Request,
     View,
 )
+from dinomx_core.planning.spec import RunOptions
 from dinomx_core.planning.trained import Trains
 
 BACKWARD = 3  # forward, gradients of what goes in, gradients of the weights: each of the same work
@@ -46,14 +47,16 @@ def estimate(
     views: dict[str, View],
     micro: int,
     images: int,
-    precision: str,
-    checkpointing: bool,
+    run: RunOptions,
     trains: Trains,
     others: Mapping[str, BackboneShape],
 ) -> Cost:
     """Cost of a step of `images` images in micro-batches of `micro`; `others`: shapes of networks that are not the student's."""
     flops, kept = 0.0, 0.0
-    bytes_a_number = 4 if precision == "float32" else 2
+    bytes_a_number = 4 if run.precision == "float32" else 2
+    plain = KEPT_WIDTHS * backbone.width + KEPT_MLP_WIDTHS * backbone.mlp_width
+    sparse = {"none": plain, "mlp": KEPT_WIDTHS * backbone.width, "blocks": backbone.width}[run.recompute]
+    a_block = plain + (sparse - plain) / run.recompute_every
     moving = 1 - max(0, trains.prefix - 1) / backbone.depth  # share of the blocks that gradients go through
     passes = dict.fromkeys((r.network, r.view, r.masking) for r in requests)
     for network, view, masking in passes:
@@ -70,9 +73,11 @@ def estimate(
             factor = moving  # what never trains runs once for both
         flops += images * crops * others.get(network, backbone).forward_flops(views[view].size) * factor
         if network == "student":
-            a_block = KEPT_WIDTHS * backbone.width + KEPT_MLP_WIDTHS * backbone.mlp_width
-            blocks = backbone.depth * backbone.width + a_block if checkpointing else backbone.depth * a_block
-            kept += micro * crops * tokens * blocks * moving * bytes_a_number
+            running = plain if run.recompute == "blocks" else 0  # the one that is computed again
+            floats = tokens * (backbone.depth * a_block + running)
+            if backbone.convolutions:
+                floats = backbone.convolutions.kept * views[view].size.height * views[view].size.width
+            kept += micro * crops * floats * moving * bytes_a_number
     for request in requests:
         if request.head:
             rows = views[request.view].count * (
@@ -88,7 +93,10 @@ def estimate(
         held += heads_of(network) + (others[network].parameters if network in others else trains.trainable)
     if "teacher" in others:  # the moving average beside it
         held += trains.trainable
-    return Cost(flops, 4 * held, 4 * learnt, 8 * learnt, round(kept))
+    narrow = 0
+    if run.frozen_weights == "bf16":
+        narrow = 2 * (trains.shared + sum(other.parameters for other in others.values()))
+    return Cost(flops, 4 * held - narrow, 4 * learnt, 8 * learnt, round(kept))
 
 
 def _used(head: str, network: str, requests: tuple[Request, ...]) -> bool:

@@ -151,6 +151,10 @@ class _Planner:
             if strategy.component is spec.teacher.component:
                 self.refuse("supplies the teacher; it belongs into the table [teacher]", f"strategy.{label}")
         trains = trains_of(self.report, shape) if shape else None
+        if run.frozen_weights == "bf16" and run.precision != "bf16":
+            self.refuse(f'"bf16" needs run.precision = "bf16", not "{run.precision}"', "run.frozen_weights")
+        if run.recompute == "mlp" and shape and shape.layout and not shape.layout.mlp:
+            self.refuse('this backbone\'s blocks have no MLP of their own; take "blocks"', "run.recompute")
         best = spec.checkpoint.keep_best.partition("/")[0]
         if best and best not in spec.evaluate:
             there = ", ".join(spec.evaluate) or "none"
@@ -174,8 +178,7 @@ class _Planner:
             {v.name: v for v in views},
             batch.micro,
             batch.images,
-            run.precision,
-            run.activation_checkpointing,
+            run,
             trains,
             {f.network.name: f.origin.backbone for f in networks if f.origin},
         )

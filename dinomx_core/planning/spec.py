@@ -56,7 +56,16 @@ class RunOptions:
     precision: Precision = option("float32", "number type of matrix work; weights stay float32")
     seed: int = option(0, "every random draw follows from it", check=not_negative)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train; auto: a GPU if there is one")
-    activation_checkpointing: bool = option(False, "recompute blocks in the backward pass: less memory, more time")
+    recompute: Literal["none", "mlp", "blocks"] = option(
+        "none",
+        "what is computed again in the backward pass, for less memory and more time: the blocks, or only their MLPs",
+    )
+    recompute_every: int = option(1, "so in every n-th block", check=positive)
+    frozen_weights: Literal["float32", "bf16"] = option(
+        "float32",
+        "number type in which linear layers that never train are kept, of the backbone and of further networks; bf16 needs "
+        'precision = "bf16", under which they compute the same',
+    )
     threads: int = option(0, "CPU threads of a process; 0: as many as there are cores", check=not_negative)
     max_hours: float = option(0.0, "save and leave after so many hours of one process; 0: no limit", check=not_negative)
 

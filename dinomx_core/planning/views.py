@@ -48,9 +48,18 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
             )
         for request in loss.component.requests(loss.options):
             if request.masking == "replace" and shape and not shape.masks:
+                options = report.spec.backbone.options
+                key = "backbone.mask_token" if hasattr(options, "mask_token") else "backbone.name"
+                remedy = "take another backbone, or a loss that needs none"
+                if hasattr(options, "mask_token"):
+                    remedy = "set backbone.mask_token = true"
+                elif hasattr(loss.options, "masked"):
+                    remedy = f"set loss.{label}.masked = false, or take another backbone"
+                report.refuse(f"has no mask token, which loss.{label} needs; {remedy}", key)
+            if request.masking == "drop" and shape and not shape.drops:
                 report.refuse(
-                    f"has no mask token, which loss.{label} needs; set backbone.mask_token = true",
-                    "backbone.mask_token",
+                    f"cannot leave masked patches out of the sequence, which loss.{label} wants; take another backbone",
+                    "backbone.name",
                 )
             if (request.masking != "none" or request.select == "masked") and request.view in names - masked:
                 remedy = f"add [masking] with a name ({', '.join(report.maskings) or 'none installed'})"

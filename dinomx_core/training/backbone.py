@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.facts import HowMasked
@@ -82,7 +81,6 @@ class Backbone(nn.Module, ABC):
         """Take the weights of such a folder; raises DataError unless all of them fit."""
 
     random_embedding: bool = False  # whether training draws what `embed` gives, so that two networks differ
-    checkpoint_blocks: bool = False
     can_shorten: bool = False  # whether blocks take `first=n` and then return their first n tokens only
 
     def forward(
@@ -118,10 +116,7 @@ class Backbone(nn.Module, ABC):
         for index, block in enumerate(self.blocks[done:], done):
             if short and self.can_shorten and index == len(self.blocks) - 1:
                 hidden.context, hidden.grid = {**hidden.context, "first": hidden.prefix}, (1, 0, 0)
-            if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
-                hidden.x = torch.utils.checkpoint.checkpoint(block, hidden.x, use_reentrant=False, **hidden.context)
-            else:
-                hidden.x = block(hidden.x, **hidden.context)
+            hidden.x = block(hidden.x, **hidden.context)
             if index >= first:
                 taken.append(self.finish(hidden))
         return taken[0] if layers == 1 else tuple(taken)

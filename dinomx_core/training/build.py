@@ -29,6 +29,7 @@ from dinomx_core.training.contracts import (
     Target,
     Teacher,
 )
+from dinomx_core.training.memory import narrow, recompute
 from dinomx_core.training.network import Network, Objective
 from dinomx_core.training.opening import first_line, load_heads, load_losses, opened, rebuilt, take_heads
 from dinomx_core.training.optimizer import Optimizer
@@ -96,12 +97,14 @@ def build(plan: Plan) -> Parts:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(plan.seed, "init", "strategy", label))
             strategy.adapt(student.backbone)
-    student.backbone.checkpoint_blocks = spec.run.activation_checkpointing
+    if spec.run.frozen_weights == "bf16":
+        narrow(student.backbone)
     student.to(device).train()
     base = {name: p for name, p in student.backbone.named_parameters() if not p.requires_grad}
     teacher = make_teacher(plan, student, strategies)
     if plan.start and teacher.network is not student:
         take_over_teacher(plan, teacher.network)
+    recompute(student.backbone, spec.run.recompute, spec.run.recompute_every)
     further = {f.network.name: make_further(plan, f, teacher, base, device) for f in plan.networks}
     parallelism = construct(spec.parallelism, device)
     shapes = {f.network.name: plan.shape_of(f.network.name) for f in plan.networks}
@@ -173,7 +176,10 @@ def make_further(
         take_heads(network.heads, beside)
     if origin and origin.backbone.statistics:
         network.expect(plan.preprocessing, *origin.backbone.statistics)
-    return network.to(device).requires_grad_(False).eval()
+    network.requires_grad_(False).eval()
+    if plan.spec.run.frozen_weights == "bf16":
+        narrow(network.backbone)
+    return network.to(device)
 
 
 def takes_teacher(plan: Plan) -> bool:

@@ -24,6 +24,7 @@ from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
 from dinomx_core.training.card import model_card
 from dinomx_core.training.contracts import Strategy
+from dinomx_core.training.memory import widen
 from dinomx_core.training.opening import load_backbone, merged, rebuilt
 
 PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"
@@ -171,7 +172,7 @@ def save_run_export(parts: Parts, folder: RunFolder) -> None:
     strategies = [strategy for label, strategy in parts.strategies.items() if label in parts.plan.spec.strategies]
 
     def write(draft: Path) -> None:
-        plain = write_beside(draft, copy.deepcopy(backbone) if strategies else backbone, strategies)
+        plain = write_beside(draft, widen(copy.deepcopy(backbone)) if strategies else backbone, strategies)
         write_export(draft, plain, about, evaluations)
 
     write_folder(folder.export, write)

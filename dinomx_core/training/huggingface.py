@@ -162,12 +162,6 @@ class BeitBackbone(HuggingFaceBackbone):
             context["attention_mask"] = self.model.shared_position_bias((height, width))
         return Hidden(x, self.prefix, self.grid(pixels), context)
 
-    def drop(self, hidden: Hidden, mask: Tensor) -> Hidden:
-        """Dropped tokens have no place in the table of relative positions."""
-        if self.model.config.use_shared_relative_position_bias or self.model.config.use_relative_position_bias:
-            raise DataError('masking "drop" does not go with relative position biases; take another backbone')
-        return super().drop(hidden, mask)
-
 
 class Dinov2Backbone(HuggingFaceBackbone):
     """Class token, registers that have no position, patches: DINOv2 with and without registers."""

@@ -26,6 +26,7 @@ from dinomx_core import (
 from dinomx_core.builtin.families import Hf, hf_shape
 from dinomx_dinov1.plugin import Projection, mlp_parameters
 from dinomx_dinov2.plugin import Transformer, refuse_scratch, shared_options
+from dinomx_dinov3 import convnext
 
 TEACHER = "gram"  # the network's name
 
@@ -241,6 +242,13 @@ def dinomx_backbones():
         "dinomx_dinov3.backbone:build_dinov3",
         shape=dinov3_shape,
         from_weights=dinov3_from_weights,
+    )
+    yield Backbone(
+        "dinov3-convnext",
+        convnext.ConvNext,
+        "dinomx_dinov3.convnext_backbone:build_convnext",
+        shape=convnext.convnext_shape,
+        from_weights=convnext.convnext_from_weights,
     )
 
 

@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import peft
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from safetensors.torch import save_file
+from torch import nn
 
 from dinomx_core import PluginError
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.contracts import Strategy
 from dinomx_core.training.huggingface import HuggingFaceBackbone
 from dinomx_lora import plugin
+from dinomx_lora.fused import FusedLinear, NamedNorm
 
 ADAPTER = "adapter"
 
@@ -28,6 +30,11 @@ class LoraStrategy(Strategy):
         shapes = {name: tuple(parameter.shape) for name, parameter in backbone.named_parameters()}
         names = plugin.targets(self.options, backbone.layout, len(backbone.blocks), shapes)
         peft.inject_adapter_in_model(self.config(names), backbone)
+        for layer in layers_of(backbone).values():
+            if type(layer) is Linear and not (self.options.dropout or self.options.dora):
+                layer.__class__ = FusedLinear
+        for norm in (module for block in backbone.blocks for module in block.modules() if type(module) is nn.LayerNorm):
+            norm.__class__ = NamedNorm
         for number in plugin.blocks_of(self.options, len(backbone.blocks)):
             backbone.blocks[number].requires_grad_(True)
 
@@ -44,6 +51,9 @@ class LoraStrategy(Strategy):
         for name, layer in layers_of(backbone).items():
             layer.merge()
             backbone.set_submodule(name, layer.get_base_layer())
+        for module in backbone.modules():
+            if type(module) is NamedNorm:
+                module.__class__ = nn.LayerNorm
 
     def export(self, backbone: Backbone, folder: Path) -> None:
         """`adapter/`, which `peft.PeftModel.from_pretrained` puts on the model that the run started from."""

@@ -6,6 +6,7 @@ import peft
 import pytest
 import torch
 import transformers
+from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 
 from dinomx_core import api
@@ -17,6 +18,7 @@ from dinomx_core.folders import BASE_FILE
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import digest
 from dinomx_lora import plugin
+from dinomx_lora.fused import FusedLinear
 from dinomx_lora.strategy import LoraStrategy
 from tests.fixtures import TIMINGS, rows, steps
 from tests.test_resume import assert_a_cut_changes_nothing
@@ -66,6 +68,41 @@ def test_fresh_adapters_change_nothing_and_merged_ones_compute_the_same(family, 
         strategy.merge(backbone)
         assert set(backbone.state_dict()) == set(plain.state_dict())
         assert (backbone(pixels).patches - unmerged.patches).abs().max() < 1e-5 * base.patches.abs().max()
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_the_fused_layer_computes_what_pefts_own_does(family):
+    _, backbone, _, _ = adapted(family, rank=2, roles=ALL, alpha=6)
+    disturb(backbone)
+    other = copy.deepcopy(backbone)
+    swapped = [layer for layer in other.modules() if isinstance(layer, FusedLinear)]
+    assert len(swapped) == 12
+    for layer in swapped:
+        layer.__class__ = Linear
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for one in (backbone, other):
+        one.double()(pixels).patches.square().sum().backward()
+    theirs = dict(other.named_parameters())
+    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    assert len(trained) == 24
+    for name, parameter in trained.items():
+        assert torch.allclose(parameter.grad, theirs[name].grad, rtol=1e-9, atol=1e-12), name
+
+
+def test_a_base_in_bf16_computes_the_same_under_bf16(toy):
+    def losses(**run):
+        parts = build(api.plan(toy(run={"precision": "bf16", **run}, **LORA)))
+        return [row["loss"] for row in steps(parts, 3)], parts
+
+    wide, _ = losses()
+    narrow, parts = losses(frozen_weights="bf16")
+    assert narrow == wide
+    kinds = {name: p.dtype for name, p in parts.student.backbone.named_parameters()}
+    assert {kinds[n] for n in kinds if n.endswith("fc1.weight")} == {torch.bfloat16}
+    assert {kinds[n] for n in kinds if ".lora_" in n} == {torch.float32}
+    assert parts.teacher.network.backbone.get_parameter("model.layers.0.mlp.fc1.weight").dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match='run.frozen_weights: "bf16" needs run.precision = "bf16", not "float32"'):
+        api.plan(toy(run={"frozen_weights": "bf16"}, **LORA))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +183,16 @@ def test_an_export_is_the_merged_model_and_the_adapter_opens_with_peft(toy, mode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"rank": 2, "dropout": 0.1}, {"rank": 2, "dora": True, "full_blocks": [0]}])
-def test_resume_is_bit_identical(toy, options):
-    config = toy(strategies=["lora"], strategy={"lora": options}, run={"steps": 8})
+@pytest.mark.parametrize(
+    ("options", "run"),
+    [
+        ({"rank": 2, "dropout": 0.1}, {}),
+        ({"rank": 2, "dora": True, "full_blocks": [0]}, {}),
+        ({"rank": 2}, {"precision": "bf16", "frozen_weights": "bf16"}),
+    ],
+)
+def test_resume_is_bit_identical(toy, options, run):
+    config = toy(strategies=["lora"], strategy={"lora": options}, run={"steps": 8, **run})
     assert_a_cut_changes_nothing(config)
 
 

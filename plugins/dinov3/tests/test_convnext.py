@@ -1,0 +1,121 @@
+"""DINOv3's ConvNeXt as a backbone."""
+
+import math
+
+import pytest
+import torch
+import transformers
+
+from dinomx_core import ConfigError, api
+from dinomx_core.training.build import build
+from dinomx_dinov3 import convnext
+from dinomx_dinov3.convnext_backbone import build_convnext
+from tests.fixtures import rows, steps
+
+SMALL = convnext.ConvNext(widths=[8, 16], depths=[1, 2], layer_scale=1.0, init_std=0.1)
+NO_VIT = dict.fromkeys(["width", "depth", "heads", "patch_size", "drop_path"])
+BACKBONE = {
+    **NO_VIT,
+    "name": "dinov3-convnext",
+    "widths": [8, 16],
+    "depths": [1, 1],
+    "layer_scale": 1.0,
+    "init_std": 0.1,
+}
+
+
+def made(options=SMALL, channels=3, size=32):
+    torch.manual_seed(0)
+    return build_convnext(options, convnext.convnext_shape(options, channels, size), size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_names_and_sizes_are_known_without_torch(channels):
+    shape = convnext.convnext_shape(SMALL, channels, 32)
+    backbone = made(channels=channels)
+    assert dict(shape.tensors) == {name: tuple(p.shape) for name, p in backbone.named_parameters()}
+    assert (shape.width, shape.depth, shape.patch_size, shape.tokens(32)) == (16, 2, 8, 17)
+    assert [shape.layout.layer_of(n, 2) for n in ("model.model.stages.0.x", "model.model.stages.1.x", "model.layer_norm.x")] == [
+        1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_its_tokens_are_the_models_own(tmp_path):
+    backbone = made().eval()
+    backbone.save(tmp_path / "m")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "m").eval()
+    pixels = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        tokens, wanted = backbone(pixels), model(pixels).last_hidden_state
+    assert torch.allclose(tokens.cls, wanted[:, 0], atol=1e-6)
+    assert torch.allclose(tokens.patches, wanted[:, 1:], atol=1e-6)
+    assert tokens.grid == (1, 4, 6)
+
+
+def test_a_forward_pass_costs_what_the_plan_says():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    options = convnext.ConvNext()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        made(options, size=64)(torch.randn(1, 3, 64, 64))
+    assert convnext.convnext_shape(options, 3, 64).forward_flops(64) == pytest.approx(
+        counter.get_total_flops(), rel=1e-3
+    )
+
+
+def test_weights_are_taken_whole_or_not_at_all(tmp_path):
+    source = made()
+    source.save(tmp_path / "m")
+    taken = made(convnext.ConvNext(weights=str(tmp_path / "m")))
+    assert taken.warm_start().report.startswith(f"{len(source.model.state_dict())}/")
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), taken.parameters()))
+    grey = made(convnext.ConvNext(weights=str(tmp_path / "m"), other_channels="average"), channels=1)
+    grey.warm_start()
+    pixels = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(grey.eval()(pixels).cls, source.eval()(pixels.repeat(1, 3, 1, 1)).cls, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": [1, 1, 1]}, "backbone.depths: has 3 stages, widths has 2"),
+        ({"weights": "m", "widths": [96]}, "backbone.widths: is for a model from scratch"),
+        ({"weights": "m"}, "made for 3 channels, the data have 1"),
+    ],
+)
+def test_bad_options_are_refused(toy, tmp_path, monkeypatch, changes, message):
+    made().save(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    table = {**(NO_VIT if "weights" in changes else BACKBONE), "name": "dinov3-convnext", **changes}
+    with pytest.raises(ConfigError, match=message):
+        api.plan(toy(backbone=table))
+
+
+def test_masks_are_refused_with_the_remedy(toy):
+    with pytest.raises(ConfigError, match=r"has no mask token, which loss.dino needs; set loss.dino.masked = false"):
+        api.plan(toy(backbone=BACKBONE, loss={"dino": {"masked": True}}, masking={"name": "blocks"}))
+
+
+def test_it_trains_with_dino_and_is_exported(toy):
+    run = api.run(toy(backbone=BACKBONE))
+    assert all(math.isfinite(row["loss"]) for row in rows(run.folder / "metrics.jsonl"))
+    model = transformers.AutoModel.from_pretrained(run.folder / "export")
+    assert type(model).__name__ == "DINOv3ConvNextModel"
+
+
+def test_it_learns_from_a_transformer(toy):
+    teacher = api.run(toy(run={"name": "teacher", "steps": 2})).folder
+    config = toy(
+        backbone=BACKBONE, losses=["distill-features"], loss={"distill-features": {"teacher": str(teacher)}},
+        optimizer={"lr": 5e-3}, run={"steps": 8},
+    )  # fmt: skip
+    losses = [row["loss"] for row in steps(build(api.plan(config)), 8)]
+    assert losses[-1] < losses[0]
+
+
+def test_stages_freeze_as_blocks_do(toy):
+    plan = api.plan(toy(backbone=BACKBONE, strategies=["freeze"], strategy={"freeze": {"blocks": 1}}))
+    assert plan.trains.prefix == 2
+    frozen = {name for name, p in build(plan).student.backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {name for name in plan.backbone.tensors if ".stages.0." in name}
