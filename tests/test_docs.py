@@ -206,6 +206,10 @@ def test_every_mix_trains(path, tmp_path, monkeypatch):
     sets = ["run.steps=2", "run.batch_size=8", f"run.out={tmp_path}", "optimizer.lr.warmup=1"]
     if "gram" in path.read_text():
         sets.append("loss.gram.weight=1.0" if "[[stage]]" not in path.read_text() else "loader.workers=0")
+    if "runs/quickstart" in path.read_text():
+        short = ["run.steps=2", "run.batch_size=8", f"run.out={tmp_path}"]
+        teacher = api.run(TOP / "examples" / "quickstart.toml", overrides=short)
+        sets.append(f"loss.distill-features.teacher={teacher.folder}")
     for plan in api.plans(path, overrides=sets):
         assert not [warning for warning in plan.warnings if "masked and unmasked" in warning]
     assert (api.run(path, overrides=sets).export / "config.json").exists()

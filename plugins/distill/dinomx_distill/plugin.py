@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from dinomx_core import Draft, Frozen, Loss, Request, Strategy, hookimpl, not_negative, option
+from dinomx_core import Draft, Frozen, Loss, Recipe, Request, Strategy, hookimpl, not_negative, option
 
 
 @attrs.frozen
@@ -82,3 +82,12 @@ def dinomx_losses() -> Iterable[Loss]:
 @hookimpl
 def dinomx_strategies() -> Iterable[Strategy]:
     yield Strategy("distill-heads", DistillHeads, "dinomx_distill.heads:HeadsStrategy", networks=heads_networks)
+
+
+@hookimpl
+def dinomx_recipes() -> Iterable[Recipe]:
+    yield Recipe(
+        "dinov2-distill",
+        "dinomx_distill:recipes/dinov2-distill.toml",
+        "a ViT-S from a larger DINOv2 run with its heads",
+    )

@@ -183,3 +183,27 @@ def test_heads_that_do_not_fit_are_refused(toy, tmp_path, model_folder):
     twice = narrow(tmp_path, teacher, strategies=["distill-heads", "b"])
     twice["strategy"]["b"] = {"name": "distill-heads", "teacher": str(tmp_path)}
     assert "a run learns from one teacher" in refused(twice)
+
+
+@pytest.mark.slow
+def test_the_recipe_distils_a_run_of_dinov2(tmp_path, image_folder):
+    small = {
+        "run": {"batch_size": 4, "steps": 2, "device": "cpu", "precision": "float32", "out": str(tmp_path)},
+        "loader": {"workers": 0},
+        "data": {"name": "image-folder", "path": str(image_folder)},
+        "head": {"dino": {"prototypes": 32, "hidden": 16, "bottleneck": 8}},
+        "augmentation": {"globals": {"size": 64}, "locals": {"size": 32, "count": 2}},
+        "optimizer": {"lr": {"warmup": 0}},
+        "loss": {label: {"teacher_temperature": {"warmup": 0}} for label in ("dino", "ibot")},
+    }
+    sizes = {"width": 32, "depth": 2, "heads": 2}
+    teacher = api.run({**small, "recipe": "dinov2", "backbone": sizes, "run": {**small["run"], "name": "teacher"}})
+    config = {
+        **small, "recipe": "dinov2-distill", "backbone": {**sizes, "width": 16},
+        "strategy": {"distill-heads": {"teacher": str(teacher.folder)}},
+    }  # fmt: skip
+    plan = api.plan(config)
+    assert {request.masking for request in plan.requests} == {"none"}
+    assert not plan.warnings
+    run = api.run(config)
+    assert transformers.AutoModel.from_pretrained(run.export).config.hidden_size == 16
