@@ -87,6 +87,18 @@ prototypes = 0
             "[loader]\nshuffle = 1",
             "c.toml:5: loader.shuffle: expected true or false, got 1",
         ),
+        (
+            '[run]\nfrozen_weights = "bf16"',
+            'c.toml:5: run.frozen_weights: "bf16" needs run.precision = "bf16", not "float32"',
+        ),
+        (
+            '[run]\nfrozen_weights = "bf16"\nprecision = "bf16"',
+            "c.toml:5: run.frozen_weights: nothing is frozen, and there is no further network; leave it out",
+        ),
+        (
+            '[run]\nrecompute = "mlp"\nrecompute_every = 99',
+            "c.toml:6: run.recompute_every: 99, but there are 6 blocks; nothing would be recomputed",
+        ),
         ("[optimizer]\nbetas = 0.9", "c.toml:5: optimizer.betas: expected an array, got 0.9"),
         ('[optimizer]\nbetas = [0.9, "x"]', 'c.toml:5: optimizer.betas: item 2: expected a number, got "x"'),
         ("[optimizer]\nlr = nan", "c.toml:5: optimizer.lr.peak: expected a number, got NaN"),

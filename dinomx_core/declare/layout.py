@@ -12,18 +12,13 @@ class Layout:
 
     blocks: path of the list of transformer blocks. before: beginnings of the names of parameters that act before the blocks.
     roles: modules within a block by what they do ("query", "key", "value", "output", "mlp", "norm", "scale"); those that a model
-    does not have are left out of it.
+    does not have are left out of it. mlp: the one module within a block that holds all of its MLP, where there is one.
     """
 
     blocks: str
     before: tuple[str, ...]
     roles: Mapping[str, tuple[str, ...]]
-
-    @property
-    def mlp(self) -> str:
-        """The module within a block that holds all of the role "mlp"; "" where there is none."""
-        parents = {name.rpartition(".")[0] for name in self.roles.get("mlp", ())}
-        return parents.pop() if len(parents) == 1 else ""
+    mlp: str = ""
 
     def layer_of(self, name: str, depth: int) -> int:
         """Depth of a parameter or module: 0 before the blocks, i + 1 block i, depth + 1 after them."""
@@ -48,6 +43,7 @@ VIT = Layout(
         "mlp": ("mlp.fc1", "mlp.fc2"),
         "norm": ("layernorm_before", "layernorm_after"),
     },
+    mlp="mlp",
 )
 DINOV2 = Layout(
     "model.encoder.layer",
@@ -58,6 +54,7 @@ DINOV2 = Layout(
         "norm": ("norm1", "norm2"),
         "scale": ("layer_scale1", "layer_scale2"),
     },
+    mlp="mlp",
 )
 DINOV3 = attrs.evolve(DINOV2, blocks="model.model.layer")
 CLIP = Layout(
@@ -71,4 +68,5 @@ CLIP = Layout(
         "mlp": ("mlp.fc1", "mlp.fc2"),
         "norm": ("layer_norm1", "layer_norm2"),
     },
+    mlp="mlp",
 )

@@ -22,6 +22,8 @@ BACKWARD = 3  # forward, gradients of what goes in, gradients of the weights: ea
 # output and first MLP products (5), query, key, value (3), the attention's result (1); then input and output of the
 # activation, each of the MLP's width.
 KEPT_WIDTHS, KEPT_MLP_WIDTHS = 9, 2
+# Of these, without the inputs of products whose weights are frozen.
+FROZEN_WIDTHS, FROZEN_MLP_WIDTHS = 6, 1
 
 
 @attrs.frozen
@@ -54,10 +56,15 @@ def estimate(
     """Cost of a step of `images` images in micro-batches of `micro`; `others`: shapes of networks that are not the student's."""
     flops, kept = 0.0, 0.0
     bytes_a_number = 4 if run.precision == "float32" else 2
-    plain = KEPT_WIDTHS * backbone.width + KEPT_MLP_WIDTHS * backbone.mlp_width
-    sparse = {"none": plain, "mlp": KEPT_WIDTHS * backbone.width, "blocks": backbone.width}[run.recompute]
-    a_block = plain + (sparse - plain) / run.recompute_every
     moving = 1 - max(0, trains.prefix - 1) / backbone.depth  # share of the blocks that gradients go through
+    trained = min(1.0, trains.share / moving)
+    widths, mlp_widths = (
+        frozen + (whole - frozen) * trained
+        for frozen, whole in ((FROZEN_WIDTHS, KEPT_WIDTHS), (FROZEN_MLP_WIDTHS, KEPT_MLP_WIDTHS))
+    )
+    plain = widths * backbone.width + mlp_widths * backbone.mlp_width
+    sparse = {"none": plain, "mlp": (widths + 1 - trained) * backbone.width, "blocks": backbone.width}[run.recompute]
+    a_block = plain + (sparse - plain) / run.recompute_every
     passes = dict.fromkeys((r.network, r.view, r.masking) for r in requests)
     for network, view, masking in passes:
         crops, tokens = views[view].count, backbone.tokens(views[view].size)

@@ -21,6 +21,7 @@ from dinomx_core.planning.convert import make_converter
 
 SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
          "channels": "number of channels", "prefix": "number of tokens before the patches"}  # fmt: skip
+RGB = 3
 
 
 @attrs.frozen
@@ -104,17 +105,30 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
         return describe(checkpoint_of(path)[0] if network.heads else find_model(path, "teacher"), registry)
     if hint := stages_in(path):
         raise DataError(f"{path}: is no run itself{hint}")
-    chosen = from_weights(general_backbone(registry) if network.foreign else backbone, network.source)
+    if not network.foreign:
+        return _weights(backbone, network.source, channels, size)
+    readers = [Chosen(c.name, c, c.options()) for c in registry.all("backbone") if c.from_weights]
+    readers.sort(key=lambda chosen: not chosen.component.general)
+    first: DataError | None = None
+    for wanted in dict.fromkeys(
+        (channels, RGB) if channels == 1 else (channels,)
+    ):  # grey is shown to RGB models as RGB
+        for reader in readers:
+            try:
+                return _weights(reader, network.source, wanted, size)
+            except DataError as error:
+                first = first or error
+    fault, to_student, _ = str(first or f"{network.source}: no installed backbone reads weights").partition(
+        "; set other_channels"
+    )
+    remedy = "; take a model that was made for them, or for RGB where the images are grey" if to_student else ""
+    raise DataError(fault + remedy, first.key if first else "")
+
+
+def _weights(backbone: Chosen, source: str, channels: int, size: int) -> Origin:
+    chosen = from_weights(backbone, source)
     shape = chosen.component.shape(chosen.options, channels, size)
-    return Origin(network.source, shape, shape.beside, chosen, (), channels, size)
-
-
-def general_backbone(registry: Registry) -> Chosen:
-    """The kind of backbone that reads weights of any family."""
-    for component in registry.all("backbone"):
-        if component.general:
-            return Chosen(component.name, component, component.options())
-    raise DataError("no installed backbone reads weights of any family")
+    return Origin(source, shape, shape.beside, chosen, (), channels, size)
 
 
 def from_weights(backbone: Chosen, source: str) -> Chosen:

@@ -153,6 +153,13 @@ class _Planner:
         trains = trains_of(self.report, shape) if shape else None
         if run.frozen_weights == "bf16" and run.precision != "bf16":
             self.refuse(f'"bf16" needs run.precision = "bf16", not "{run.precision}"', "run.frozen_weights")
+        elif run.frozen_weights == "bf16" and trains and shape and shape.layout and not (trains.shared or networks):
+            self.refuse("nothing is frozen, and there is no further network; leave it out", "run.frozen_weights")
+        if run.recompute != "none" and shape and run.recompute_every > shape.depth:
+            self.refuse(
+                f"{run.recompute_every}, but there are {shape.depth} blocks; nothing would be recomputed",
+                "run.recompute_every",
+            )
         if run.recompute == "mlp" and shape and shape.layout and not shape.layout.mlp:
             self.refuse('this backbone\'s blocks have no MLP of their own; take "blocks"', "run.recompute")
         best = spec.checkpoint.keep_best.partition("/")[0]

@@ -28,6 +28,9 @@ def _differences(plan: Plan, saved: dict[str, Any], place: str) -> Iterator[Prob
         if old != new and not FREE.fullmatch(key):
             source = now["values"].get(key, {}).get("source", "")
             yield Problem(f"is {_show(new)} and was {_show(old)} in {place}{remedy}", key, source)
+    orders = [list(dict.fromkeys(k.split(".")[1] for k in v if k.startswith("strategy."))) for v in (before, after)]
+    if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
+        yield Problem(f"are applied as {orders[1]} and were as {orders[0]} in {place}{remedy}", "strategies")
     if saved["data"]["count"] != now["data"]["count"]:
         counts = f"holds {now['data']['count']} images and held {saved['data']['count']}"
         yield Problem(f"{counts}; the order of the images would be another{remedy}", "data")

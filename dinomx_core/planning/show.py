@@ -20,7 +20,8 @@ def trained(trains: Trains) -> str:
     if trains.later:
         text += f", {amount(trains.later)} of them later"
     if trains.prefix:
-        blocks = f" and the first {trains.prefix - 1} blocks" if trains.prefix > 1 else ""
+        count = "block" if trains.prefix == 2 else f"{trains.prefix - 1} blocks"
+        blocks = f" and the first {count}" if trains.prefix > 1 else ""
         text += f"; no gradients in the embeddings{blocks}"
     return text
 

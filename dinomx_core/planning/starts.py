@@ -84,10 +84,23 @@ def check_source(
         report.refuse(f"{at}: {error}" if at else str(error), key)
         return None
     if network.foreign:
-        if shape and origin.backbone.channels != channels:
-            report.refuse(f"takes {origin.backbone.channels} channels, the images have {channels}", key)
-        if any(len(values) not in (1, channels) for values in origin.backbone.statistics or ()):
-            report.refuse(f"normalises other numbers of channels than the {channels} that the images have", key)
+        theirs = origin.backbone
+        if shape and channels not in (1, theirs.channels):
+            report.refuse(
+                f"takes {theirs.channels} channels, the images have {channels}; read the data with as many, or take a model that was "
+                "made for them",
+                key,
+            )
+        if any(len(values) not in (1, theirs.channels) for values in theirs.statistics or ()):
+            counts = "/".join(str(len(values)) for values in theirs.statistics or ())
+            report.refuse(
+                f"its preprocessor_config.json gives {counts} means and deviations for {theirs.channels} channels; mend it",
+                key,
+            )
+        if theirs.statistics is None:
+            report.warnings.append(
+                f"{key}: does not tell how its pixels were normalised; it is shown them as the student is"
+            )
     elif shape:
         for _, message in misfits(attrs.evolve(origin, place=f'"{network.source}"'), shape):
             report.refuse(message, key)

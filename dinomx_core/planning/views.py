@@ -39,6 +39,8 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
                 report.refuse(
                     f"asks for the last {request.layers} blocks of a backbone that has {depth}", f"loss.{label}"
                 )
+            if request.layers > 1 and request.network not in foreign and shape and shape.convolutions:
+                report.refuse("asks for several blocks of a backbone whose blocks differ in width", f"loss.{label}")
         missing = {r.view for r in loss.component.requests(loss.options)} - names
         if missing:
             made = ", ".join(sorted(names)) or "none"

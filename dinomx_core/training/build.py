@@ -174,8 +174,10 @@ def make_further(
         load_heads(network.heads, Path(origin.place), "teacher")
     elif wanted.network.heads:
         take_heads(network.heads, beside)
-    if origin and origin.backbone.statistics:
-        network.expect(plan.preprocessing, *origin.backbone.statistics)
+    if origin:
+        how = plan.preprocessing
+        repeat = origin.channels if plan.data.channels == 1 else 1
+        network.expect(how, *(origin.backbone.statistics or (how.mean, how.std)), repeat)
     network.requires_grad_(False).eval()
     if plan.spec.run.frozen_weights == "bf16":
         narrow(network.backbone)

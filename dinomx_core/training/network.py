@@ -44,11 +44,14 @@ class Network(nn.Module):
                 module.eval()
         return self
 
-    def expect(self, how: Preprocessing, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take pixels that were normalised as `how` says, and give them to the backbone as `mean` and `std` would have it."""
+    def expect(self, how: Preprocessing, mean: Sequence[float], std: Sequence[float], repeat: int = 1) -> None:
+        """Take pixels that were normalised as `how` says, and give them to the backbone as `mean` and `std` would have it; one channel
+        `repeat` times."""
         ours, theirs, given, wanted = (torch.tensor(v).view(-1, 1, 1) for v in (how.std, std, how.mean, mean))
-        if not (torch.equal(ours, theirs) and torch.equal(given, wanted)):
-            self.scale, self.shift = ours / theirs, (given - wanted) / theirs
+        if repeat > 1 or not (torch.equal(ours, theirs) and torch.equal(given, wanted)):
+            scale, shift = ours / theirs, (given - wanted) / theirs
+            self.scale = scale.repeat(repeat, 1, 1) if len(scale) == 1 else scale
+            self.shift = shift.repeat(repeat, 1, 1) if len(shift) == 1 else shift
 
     def forward(
         self, requests: Iterable[Request], views: Views, begun: Mapping[str, tuple[Hidden, int]] | None = None
@@ -121,7 +124,7 @@ class Objective(nn.Module):
         requests: tuple[Request, ...],
         watched: str = "student",
     ):
-        """watched: the network whose features are told with `watch`."""
+        """watched: the network whose features are told with `watch`; "teacher" where that is the student's average."""
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.losses = nn.ModuleDict(losses)
@@ -130,7 +133,7 @@ class Objective(nn.Module):
     def begun(self, views: Views) -> dict[str, tuple[Hidden, int]]:
         """Views through what student and teacher have in common and nothing trains, for those that both see unmasked."""
         student = self.networks["student"]
-        if "teacher" not in self.networks or not student.prefix or student.backbone.random_embedding:
+        if self.watched != "teacher" or not student.prefix or student.backbone.random_embedding:
             return {}
         teacher, common = self.networks["teacher"], student.prefix
         for (name, ours), theirs in zip(student.backbone.named_parameters(), teacher.backbone.parameters()):

@@ -1,7 +1,9 @@
 """Declarations: DINOv3's ConvNeXt."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -130,13 +132,25 @@ def costs_of(config: dict[str, Any]) -> Convolutions:
     return Convolutions(flops, kept)
 
 
+def check_tensors(folder: Path, wanted: dict[str, tuple[int, ...]]) -> None:
+    """As many tensors of each shape as the model has, its first convolution aside. Raises DataError."""
+    stem = "model.model.stages.0.downsample_layers.0.weight"
+    ours = Counter(shape for name, shape in wanted.items() if name != stem)
+    fit = (ours & Counter(files.tensors_of_folder(folder).values())).total()
+    if fit < ours.total():
+        raise DataError(f"{folder}: holds {fit} of the {ours.total()} tensors that its config.json asks for", "weights")
+
+
 def convnext_shape(options: ConvNext, channels: int, image_size: int) -> BackboneShape:
     """Sizes and the exact number of parameters. Raises DataError for bad weights."""
     config = config_of(options, channels)
     tensors = dict(tensors_of(config))
     statistics = None
     if options.weights:
-        statistics = files.pixel_statistics(files.find_weights(options.weights, options.revision, only_config=True))
+        folder = files.find_weights(options.weights, options.revision, only_config=True)
+        statistics = files.pixel_statistics(folder)
+        if Path(options.weights).expanduser().is_dir():
+            check_tensors(folder, tensors)
     width = config["hidden_sizes"][-1]
     return BackboneShape(
         width, len(config["depths"]), 1, EXPANSION * width, stride_of(config), channels, 1,

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from dinomx_core import ConfigError, api
 from dinomx_core.training.build import build
+from dinomx_core.training.flow import Views
 from dinomx_dinov3 import convnext
 from dinomx_dinov3.convnext_backbone import build_convnext
 from tests.fixtures import rows, steps
@@ -112,6 +114,52 @@ def test_it_learns_from_a_transformer(toy):
     )  # fmt: skip
     losses = [row["loss"] for row in steps(build(api.plan(config)), 8)]
     assert losses[-1] < losses[0]
+
+
+def test_it_takes_the_place_of_a_transformer_under_its_heads(toy):
+    eight = {**BACKBONE, "widths": [8, 16]}
+    teacher = api.run(toy(run={"name": "teacher", "steps": 2}, backbone={"patch_size": 8})).folder
+    heads = {"strategies": ["distill-heads"], "strategy": {"distill-heads": {"teacher": str(teacher)}}}
+    run = api.run(toy(backbone=eight, **heads))
+    assert all(math.isfinite(row["loss"]) for row in rows(run.folder / "metrics.jsonl"))
+
+
+def test_a_convnext_teaches_a_convnext_with_its_own_pixel_statistics(toy):
+    other = {"mean": [0.9], "std": [0.1]}
+    teacher = api.run(toy(run={"name": "teacher", "steps": 2}, backbone=BACKBONE, augmentation=other)).folder
+    heads = {"strategies": ["distill-heads"], "strategy": {"distill-heads": {"teacher": str(teacher)}}}
+    parts = build(api.plan(toy(backbone=BACKBONE, **heads)))
+    views = Views({"global": torch.rand(2, 3, 1, 16, 16)})
+    assert parts.further["teacher"].scale is not None
+    assert parts.objective.begun(views) == {}
+
+
+def test_a_model_folder_teaches(toy, tmp_path):
+    made().save(tmp_path / "m")
+    config = toy(
+        losses=["distill-features"], loss={"distill-features": {"teacher": str(tmp_path / "m")}},
+        backbone={"patch_size": 8},
+    )  # fmt: skip
+    (teacher,) = build(api.plan(config)).further.values()
+    assert type(teacher.backbone).__name__ == "ConvNextBackbone"
+
+
+def test_a_part_of_the_weights_is_refused_by_the_plan(toy, tmp_path):
+    made().save(tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    some = dict(list(load_file(file).items())[:2])
+    save_file(some, file)
+    with pytest.raises(ConfigError, match=r"backbone.weights: .*holds \d of the 3\d tensors"):
+        api.plan(
+            toy(
+                backbone={
+                    **NO_VIT,
+                    "name": "dinov3-convnext",
+                    "weights": str(tmp_path / "m"),
+                    "other_channels": "average",
+                }
+            )
+        )
 
 
 def test_stages_freeze_as_blocks_do(toy):

@@ -2,11 +2,17 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
 from dinomx_core import Draft, Frozen, Loss, Recipe, Request, Strategy, hookimpl, not_negative, option
+
+
+def not_empty(instance: Any, attribute: Any, value: str) -> None:
+    """attrs validator: some text."""
+    if not value:
+        raise ValueError("is empty; name a run, a checkpoint, a model folder, a checkpoint file or a model id")
 
 
 @attrs.frozen
@@ -14,7 +20,8 @@ class DistillFeatures:
     """Distance of the student's tokens, through a projection, from those of any other model (Hinton et al. 2015; Ranzinger et al. 2024)."""
 
     teacher: str = option(
-        doc="run, checkpoint, model folder, checkpoint file or model id that is learnt from; it needs no heads"
+        doc="run, checkpoint, model folder, checkpoint file or model id that is learnt from; it needs no heads",
+        check=not_empty,
     )
     view: str = option("global", "crops that both see, unmasked")
     cls: float = option(
@@ -59,7 +66,7 @@ class DistillHeads:
     What is measured and exported is the moving average of the student.
     """
 
-    teacher: str = option(doc="run or checkpoint, or a converted or reference checkpoint with heads")
+    teacher: str = option(doc="run or checkpoint, or a converted or reference checkpoint with heads", check=not_empty)
 
 
 def heads_networks(options: DistillHeads) -> list[Frozen]:

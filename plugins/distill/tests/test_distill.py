@@ -11,6 +11,7 @@ from dinomx_core import api
 from dinomx_core.errors import ConfigError, Stopped
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import digest
+from dinomx_core.training.flow import Views
 from dinomx_distill import plugin
 from dinomx_distill.features import distance
 from tests.fixtures import rows, steps
@@ -41,8 +42,6 @@ def test_any_model_is_learnt_from_whatever_its_width_grid_and_statistics(toy, mo
     assert all(row["distill-features/cls"] > 0 and row["distill-features/patches"] > 0 for row in found)
     assert parts.losses["distill-features"].projectors["patches"].weight.shape == (48, 16)
 
-    from dinomx_core.training.flow import Views
-
     pixels = torch.randn(1, 2, 1, 48, 48)
     request = plugin.features_requests(parts.plan.spec.losses["distill-features"].options)[1]
     tokens = parts.further[name]([request], Views({"global": pixels}))[request]
@@ -54,6 +53,21 @@ def test_any_model_is_learnt_from_whatever_its_width_grid_and_statistics(toy, mo
         )
     last = wanted.last_hidden_state[:, -64:]
     assert (tokens.patches - last).abs().max() < 1e-4 * last.abs().max()
+
+
+def test_grey_images_are_shown_to_a_colour_model_as_colour(toy, model_folder):
+    folder = model_folder("dinov2", image_size=48, patch_size=6)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}')
+    parts = build(api.plan(learns_from(toy, folder)))
+    (teacher,) = parts.further.values()
+    steps(parts, 1)
+    pixels = torch.randn(1, 2, 1, 48, 48)
+    request = plugin.features_requests(parts.plan.spec.losses["distill-features"].options)[1]
+    tokens = teacher([request], Views({"global": pixels}))[request]
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+    with torch.no_grad():
+        wanted = teacher.backbone(((pixels[0] * 0.35 + 0.3) - mean) / std)
+    assert torch.allclose(tokens.patches, wanted.patches, atol=1e-4)
 
 
 def test_the_distance_falls_and_the_student_alone_is_exported(toy, model_folder):
@@ -159,7 +173,10 @@ def test_what_cannot_be_learnt_from_is_refused(toy, tmp_path, model_folder):
         "loss.distill-features.teacher: its patches of 10 px do not fill the global crops of 48 px, so its grid cannot be aligned with "
         "the student's; use crops that are multiples of 20"
     ) in text
-    assert "made for 3 channels, the data have 1" in refused(learns_from(toy, model_folder("dinov2", name="rgb")))
+    assert "made for 4 channels, the data have 1; take a model that was made for them, or for RGB where" in refused(
+        learns_from(toy, model_folder("dinov2", name="four", channels=4))
+    )
+    assert "loss.distill-features.teacher: is empty; name a run" in refused(learns_from(toy, ""))
     config = learns_from(toy, model_folder("dinov2", channels=1, name="grey"))
     config["loss"]["distill-features"].update(cls=0, patches=0)
     assert "loss.distill-features.cls: and patches are both 0, so nothing is compared; raise one" in refused(config)

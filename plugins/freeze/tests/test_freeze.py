@@ -143,7 +143,9 @@ def test_it_goes_with_every_method(tmp_path, recipe):
         ({}, "strategy.freeze: names nothing to freeze; give blocks, parts or patterns"),
         ({"blocks": 3}, "strategy.freeze.blocks: 3, but there are 2"),
         ({"blocks": 2, "parts": ["last"]}, "strategy.freeze: leaves nothing of the backbone that trains; freeze less"),
-        ({"parts": ["scale"]}, 'strategy.freeze.parts: no parameter is of the part "scale"'),
+        ({"parts": ["scale"]}, 'strategy.freeze.parts: no parameter is of the part "scale"; there are query, key, value, output, '
+         "mlp, norm, embeddings, last"),
+        ({"blocks": 1, "until": 4}, "strategy.freeze.until: is 4, but the run has 4 steps; 0 freezes for good"),
         ({"patterns": ["*.nothing"]}, 'strategy.freeze.patterns: "*.nothing" matches no parameter; the first are '
          "model.embeddings.cls_token, model.embeddings.position_embeddings"),
     ],
@@ -152,6 +154,24 @@ def test_what_means_nothing_is_refused(toy, options, message):
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(strategies=["freeze"], strategy={"freeze": options}))
     assert message in str(caught.value).replace("config: ", "")
+
+
+def test_another_order_is_another_run(toy):
+    two = {"low": {"name": "freeze", "blocks": 1}, "norms": {"name": "freeze", "parts": ["norm"]}}
+    api.run(toy(strategies=["low", "norms"], strategy=two))
+    with pytest.raises(
+        ConfigError, match=r"strategies: are applied as \['norms', 'low'\] and were as \['low', 'norms'\]"
+    ):
+        api.run(toy(strategies=["norms", "low"], strategy=two), resume=True)
+
+
+def test_holding_back_twice_is_refused(toy):
+    two = {"stem": {"name": "freeze", "blocks": 1, "until": 2}, "both": {"name": "freeze", "blocks": 2, "until": 3}}
+    for order in (["stem", "both"], ["both", "stem"]):
+        with pytest.raises(
+            ConfigError, match=rf"strategy.{order[1]}.until: holds back .*, which an earlier strategy holds"
+        ):
+            api.plan(toy(strategies=order, strategy=two))
 
 
 def test_freezing_what_is_frozen_already_is_refused(toy):

@@ -46,13 +46,16 @@ def targets(options: Lora, layout: Layout, depth: int, shapes: Mapping[str, tupl
     for role in options.roles:
         of_role = [name for block in range(depth) for name in layout.modules(role, block) if name in linear]
         if not of_role:
-            raise DataError(f'no block has a linear layer of the role "{role}"', "roles")
+            there = [r for r in layout.roles if any(n in linear for b in range(depth) for n in layout.modules(r, b))]
+            raise DataError(f'no block has a linear layer of the role "{role}"; there are {", ".join(there)}', "roles")
         found.update(dict.fromkeys(of_role))
     for pattern in options.patterns:
         matched = sorted(fnmatch.filter(linear, pattern))
         if not matched:
             some = ", ".join(sorted(linear)[:SHOWN])
             raise DataError(f'"{pattern}" matches no linear layer of a block; there are {some}, ...', "patterns")
+        if all(layout.layer_of(f"{name}.", depth) - 1 in full for name in matched):
+            raise DataError(f'"{pattern}" matches layers of full_blocks only, which get no adapters', "patterns")
         found.update(dict.fromkeys(matched))
     chosen = [name for name in found if layout.layer_of(f"{name}.", depth) - 1 not in full]
     if not chosen:
@@ -61,7 +64,8 @@ def targets(options: Lora, layout: Layout, depth: int, shapes: Mapping[str, tupl
         outputs, inputs = shapes[f"{name}.weight"]
         if options.rank > min(inputs, outputs):
             raise DataError(
-                f"{options.rank} is more than the {min(inputs, outputs)} that {name} ({inputs} -> {outputs}) can have",
+                f"{options.rank} is more than the {min(inputs, outputs)} that {name} ({inputs} -> {outputs}) can have; take that or "
+                "less",
                 "rank",
             )
     return chosen

@@ -116,6 +116,21 @@ def test_the_plan_knows_what_trains(family, options):
     assert planned.training == {name for name, p in backbone.named_parameters() if p.requires_grad}
 
 
+def test_the_estimate_knows_what_is_saved(toy):
+    def cost(strategies=("lora",), **run):
+        return api.plan(toy(strategies=list(strategies), run=run)).cost
+
+    whole, lora = cost(()), cost()
+    kept = [c.activation_bytes for c in (whole, lora, cost(recompute="mlp"), cost(recompute="blocks"))]
+    assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
+    half = cost(recompute="mlp", recompute_every=2).activation_bytes
+    assert half == pytest.approx((kept[1] + kept[2]) / 2, rel=0.01)
+    assert lora.optimizer_bytes < 0.7 * whole.optimizer_bytes
+    narrow = cost(precision="bf16", frozen_weights="bf16")
+    base = api.plan(toy(**LORA)).trains.shared
+    assert cost(precision="bf16").parameter_bytes - narrow.parameter_bytes == 2 * base
+
+
 def test_student_and_teacher_share_one_base_and_follow_adapter_by_adapter(toy):
     parts = build(api.plan(toy(**LORA)))
     before, start = digest(parts.base), copy.deepcopy(parts.teacher.network.state_dict())
@@ -242,6 +257,8 @@ def test_it_goes_with_every_method(tmp_path, recipe, changes):
         (["lora"], {"patterns": ["*nothing"]}, 'strategy.lora.patterns: "*nothing" matches no linear layer of a block; there are '
          "model.layers.0.attention.k_proj, model.layers.0.attention.o_proj, model.layers.0.attention.q_proj, "
          "model.layers.0.attention.v_proj, ..."),
+        (["lora"], {"full_blocks": [1], "patterns": ["*.1.mlp.fc1"]}, 'strategy.lora.patterns: "*.1.mlp.fc1" matches layers of '
+         "full_blocks only, which get no adapters"),
         (["lora"], {"full_blocks": [2]}, "strategy.lora.full_blocks: 2, but there are 2 blocks"),
         (["lora", "more"], {}, "strategy.more: comes after another strategy that puts adapters in; one is enough, with all roles and "
          "patterns"),
