@@ -101,6 +101,8 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
     """What a further network is loaded from: a run, checkpoint or export, or weights that the student's kind of backbone reads, or of
     a foreign network any kind. `size`: of the images, in pixels. Raises DataError when it is none of them."""
     path = Path(network.source).expanduser()
+    if network.heads and (path / DESCRIPTION).is_file() and not (path / MANIFEST).is_file():
+        raise DataError(f"{path}: is an export, which has no heads; name the run or one of its checkpoints")
     if is_ours(path):
         return describe(checkpoint_of(path)[0] if network.heads else find_model(path, "teacher"), registry)
     if hint := stages_in(path):

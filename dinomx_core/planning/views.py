@@ -91,6 +91,14 @@ def check_networks(
             report.refuse(
                 f'brings the network "{further.network.name}", which no loss asks for; leave it out', further.owner
             )
+        if further.network.heads and any(
+            request.network == "student" and request.masking != "none"
+            for loss in report.spec.losses.values()
+            for request in loss.component.requests(loss.options)
+        ):
+            report.warnings.append(
+                f"{key}: the student sees masked crops; whole ones are usual here (masked = false in the losses)"
+            )
         if theirs is None or shape is None:
             continue
         for label, request in asked:

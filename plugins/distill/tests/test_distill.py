@@ -15,7 +15,7 @@ from dinomx_core.training.flow import Views
 from dinomx_distill import plugin
 from dinomx_distill.features import distance
 from tests.fixtures import rows, steps
-from tests.test_resume import StopAt, assert_same
+from tests.test_resume import StopAt, assert_a_cut_changes_nothing, assert_same
 
 
 def learns_from(toy, teacher, **changes):
@@ -188,6 +188,9 @@ def test_heads_that_do_not_fit_are_refused(toy, tmp_path, model_folder):
     text = refused(config)
     assert f"head.dino.prototypes: 64 prototypes, but {teacher / 'checkpoints' / '3'} has" in text
     assert "head.ibot: " in text
+    assert "export: is an export, which has no heads; name the run" in refused(narrow(tmp_path, teacher / "export"))
+    (warning,) = api.plan(narrow(tmp_path, teacher, loss={})).warnings
+    assert warning.startswith("strategy.distill-heads.teacher: the student sees masked crops")
     text = refused(narrow(tmp_path, model_folder("dinov2", channels=1, patch_size=4)))
     assert 'strategy.distill-heads.teacher: has no head "dino", which loss.dino needs (its heads: none)' in text
     text = refused(narrow(tmp_path, teacher, backbone={**V2["backbone"], "width": 24, "patch_size": 8}))
@@ -200,6 +203,19 @@ def test_heads_that_do_not_fit_are_refused(toy, tmp_path, model_folder):
     twice = narrow(tmp_path, teacher, strategies=["distill-heads", "b"])
     twice["strategy"]["b"] = {"name": "distill-heads", "teacher": str(tmp_path)}
     assert "a run learns from one teacher" in refused(twice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [{}, {"lora": {"rank": 2}}])
+def test_a_cut_of_distillation_from_heads_changes_nothing(tmp_path, first):
+    teacher = api.run(v2(tmp_path, "teacher")).folder
+    tables = {
+        "strategies": [*first, "distill-heads"],
+        "strategy": {**first, "distill-heads": {"teacher": str(teacher)}},
+    }
+    config = narrow(tmp_path, teacher, **tables)
+    config["run"]["steps"] = 8
+    assert_a_cut_changes_nothing(config)
 
 
 @pytest.mark.slow

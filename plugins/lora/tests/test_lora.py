@@ -89,6 +89,29 @@ def test_the_fused_layer_computes_what_pefts_own_does(family):
         assert torch.allclose(parameter.grad, theirs[name].grad, rtol=1e-9, atol=1e-12), name
 
 
+def test_under_bf16_the_fused_layer_stays_as_near_to_float32_as_pefts_own():
+    _, backbone, _, _ = adapted("dinov2", rank=2, roles=ALL, alpha=6)
+    disturb(backbone)
+    pefts, exact = copy.deepcopy(backbone), copy.deepcopy(backbone)
+    for layer in pefts.modules():
+        if isinstance(layer, FusedLinear):
+            layer.__class__ = Linear
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    for one, narrow in ((backbone, True), (pefts, True), (exact, False)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            loss = one(pixels).patches.float().square().sum()
+        loss.backward()
+
+    def worst(one):
+        pairs = (
+            (p.grad, dict(exact.named_parameters())[name].grad) for name, p in one.named_parameters() if p.requires_grad
+        )
+        return max(float((ours - theirs).norm() / theirs.norm()) for ours, theirs in pairs)
+
+    assert worst(backbone) < 0.1
+    assert worst(backbone) < 1.5 * worst(pefts)
+
+
 def test_a_base_in_bf16_computes_the_same_under_bf16(toy):
     def losses(**run):
         parts = build(api.plan(toy(run={"precision": "bf16", **run}, **LORA)))
