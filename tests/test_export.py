@@ -22,7 +22,7 @@ from dinomx_core.training.export import write_onnx
 ABOUT = {
     "channels": 3, "image_size": 32, "network": "teacher", "step": 0, "start": None,
     "preprocessing": {"resize": 36, "crop": 32, "mean": [0.5], "std": [0.5]},
-    "run": {"name": "x", "losses": {"dino": "dino"}, "data": {"name": "digits", "images": 9, "classes": 0}, "steps": 1,
+    "run": {"name": "x", "strategies": {}, "trained": 1, "losses": {"dino": "dino"}, "data": {"name": "digits", "images": 9, "classes": 0}, "steps": 1,
     "batch_size": 1, "passes": 1.0, "precision": "float32", "parameters": 1, "command": "dinomx run x.toml", "versions": {}},
 }  # fmt: skip
 
