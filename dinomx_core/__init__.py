@@ -45,7 +45,16 @@ from dinomx_core.declare.values import (
     share_range,
     slot,
 )
-from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, Stopped, TrainingError
+from dinomx_core.errors import (
+    ConfigError,
+    DataError,
+    DinomxError,
+    OtherChannels,
+    OtherFamily,
+    PluginError,
+    Stopped,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from dinomx_core.api import load, plan, run
@@ -71,6 +80,8 @@ __all__ = [
     "Length",
     "Loss",
     "Masking",
+    "OtherChannels",
+    "OtherFamily",
     "Parallelism",
     "Parameters",
     "PluginError",

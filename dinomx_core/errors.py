@@ -48,6 +48,18 @@ class DataError(DinomxError):
         super().__init__(message)
 
 
+class OtherFamily(DataError):
+    """Weights of a family that this backbone does not read; another may."""
+
+
+class OtherChannels(DataError):
+    """Weights made for `channels` channels, where the data have another number."""
+
+    def __init__(self, message: str, key: str = "", channels: int = 0):
+        self.channels = channels
+        super().__init__(message, key)
+
+
 UNREADABLE = (DataError, OSError, RuntimeError)  # what looking at a data set may raise because of the data
 
 

@@ -12,7 +12,7 @@ from dinomx_core.builtin.reference import Reference
 from dinomx_core.declare.facts import BackboneShape
 from dinomx_core.declare.layout import CLIP, DINOV2, DINOV3, VIT, Layout
 from dinomx_core.declare.values import below_one, not_negative, option
-from dinomx_core.errors import DataError
+from dinomx_core.errors import DataError, OtherFamily
 
 
 @attrs.frozen
@@ -141,20 +141,21 @@ class Known:
 
 
 def family_of(kind: Any, where: str, key: str) -> tuple[str, Family]:
-    """The family of a model type. Raises DataError for those that are not supported."""
+    """The family of a model type. Raises OtherFamily for those that are not supported."""
     if isinstance(kind, str) and kind in FAMILIES:
         return kind, FAMILIES[kind]
     for name, family in FAMILIES.items():
         if family.nested == kind:
             return name, family
-    raise DataError(
+    raise OtherFamily(
         f'{where} "{kind}", of which DINO-MX does not know how to tell patch tokens apart; known: {", ".join(FAMILIES)}',
         key,
     )
 
 
 def resolve(options: Hf, channels: int, image_size: int, only: str = "") -> Known:
-    """Work the options out. Raises DataError naming the option at fault, and for weights of another family than `only`."""
+    """Work the options out. Raises DataError naming the option at fault, OtherFamily for weights of another family than `only`, and
+    OtherChannels for those of other channels."""
     sizes = {
         "hidden_size": ("width", options.width), "num_hidden_layers": ("depth", options.depth),
         "num_attention_heads": ("heads", options.heads), "patch_size": ("patch_size", options.patch_size),
@@ -174,19 +175,16 @@ def resolve(options: Hf, channels: int, image_size: int, only: str = "") -> Know
             inner = saved.get("vision_config", saved) if family.nested else saved
             config = plain_sizes({**family.defaults, **(inner or {})}, str(where), "weights")
         if only and kind != only:
-            raise DataError(f'{where}: holds a model of type "{kind}", not "{only}"; take another backbone', "weights")
+            raise OtherFamily(
+                f'{where}: holds a model of type "{kind}", not "{only}"; take another backbone', "weights"
+            )
         if fixed := sorted(set(options.config) - set(family.training)):
             raise DataError(f"{fixed[0]} is for a model from scratch; the weights bring their own", "config")
         config = {**config, **options.config}
         for key, (name, given) in sizes.items():
             if given and given != config[key]:
                 raise DataError(f"{given}, but the weights have {config[key]} ({where})", name)
-        if config["num_channels"] != channels and options.other_channels == "refuse":
-            raise DataError(
-                f"{folder}: made for {config['num_channels']} channels, the data have {channels}; "
-                'set other_channels = "average" or read the data with as many channels',
-                "weights",
-            )
+        files.check_channels(folder, config["num_channels"], channels, options.other_channels)
         check_heads(family, config)
         return Known(kind, family, config, folder, reference)
     if not options.family:

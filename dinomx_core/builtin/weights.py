@@ -9,7 +9,7 @@ from typing import Any
 from dinomx_core.builtin.pickles import Shape, read_shapes
 from dinomx_core.builtin.reference import Reference, head_shape, network_of, understand
 from dinomx_core.declare.facts import HeadShape
-from dinomx_core.errors import DataError
+from dinomx_core.errors import DataError, OtherChannels
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 HEADS = "heads.safetensors"  # of a converted checkpoint, named "label.tensor"
@@ -100,6 +100,17 @@ def tensors_of_folder(folder: Path) -> dict[str, tuple[int, ...]]:
             "weights",
         )
     raise DataError(f"{folder}: has no weights ({WEIGHTS} or {INDEX})", "weights")
+
+
+def check_channels(where: Path, theirs: int, ours: int, other: str) -> None:
+    """Weights made for as many channels as the data have, unless `other` is "average". Raises OtherChannels (key "weights")."""
+    if theirs != ours and other == "refuse":
+        raise OtherChannels(
+            f'{where}: made for {theirs} channels, the data have {ours}; set other_channels = "average" or read the data with as '
+            "many channels",
+            "weights",
+            theirs,
+        )
 
 
 def read_reference(file: Path, heads: int) -> Reference:

@@ -43,7 +43,8 @@ class Component:
 @attrs.frozen
 class Backbone(Component):
     """A network from pixels to tokens. `shape(options, channels, image_size)` gives its sizes; it raises DataError, with the
-    option at fault as its key, where the weights that the options name are no good.
+    option at fault as its key, where the weights that the options name are no good: OtherFamily where another kind of backbone may read
+    them, OtherChannels where data of other channels may be shown to them.
 
     `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can; `general`: its default
     options do, for weights of every family that it knows.

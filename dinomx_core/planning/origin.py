@@ -15,7 +15,7 @@ from dinomx_core.declare.facts import (
     HeadShape,
 )
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import DataError, PluginError
+from dinomx_core.errors import DataError, OtherChannels, OtherFamily, PluginError
 from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in
 from dinomx_core.planning.convert import make_converter
 
@@ -109,22 +109,34 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
         raise DataError(f"{path}: is no run itself{hint}")
     if not network.foreign:
         return _weights(backbone, network.source, channels, size)
-    readers = [Chosen(c.name, c, c.options()) for c in registry.all("backbone") if c.from_weights]
-    readers.sort(key=lambda chosen: not chosen.component.general)
-    first: DataError | None = None
-    for wanted in dict.fromkeys(
-        (channels, RGB) if channels == 1 else (channels,)
-    ):  # grey is shown to RGB models as RGB
-        for reader in readers:
-            try:
-                return _weights(reader, network.source, wanted, size)
-            except DataError as error:
-                first = first or error
-    fault, to_student, _ = str(first or f"{network.source}: no installed backbone reads weights").partition(
-        "; set other_channels"
-    )
-    remedy = "; take a model that was made for them, or for RGB where the images are grey" if to_student else ""
-    raise DataError(fault + remedy, first.key if first else "")
+    first: OtherFamily | None = None
+    for reader in readers(registry):
+        try:
+            return _foreign(reader, network.source, channels, size)
+        except OtherFamily as error:
+            first = first or error
+    raise first or DataError(f"{network.source}: no installed backbone reads weights")
+
+
+def readers(registry: Registry) -> Iterator[Chosen]:
+    """Backbones that read weights, with their default options, general ones first."""
+    for component in sorted(registry.all("backbone"), key=lambda component: not component.general):
+        if component.from_weights is not None:
+            yield Chosen(component.name, component, component.options())
+
+
+def _foreign(reader: Chosen, source: str, channels: int, size: int) -> Origin:
+    """Weights as one kind of backbone reads them; grey images are shown to RGB models as RGB."""
+    try:
+        return _weights(reader, source, channels, size)
+    except OtherChannels as error:
+        if channels == 1 and error.channels == RGB:
+            return _weights(reader, source, RGB, size)
+        raise DataError(
+            f"{source}: made for {error.channels} channels, the data have {channels}; take a model that was made for them, or for "
+            "RGB where the images are grey",
+            error.key,
+        ) from None
 
 
 def _weights(backbone: Chosen, source: str, channels: int, size: int) -> Origin:

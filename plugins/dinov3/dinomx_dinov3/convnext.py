@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-from dinomx_core import BackboneShape, DataError, below_one, option, positive
+from dinomx_core import BackboneShape, DataError, OtherFamily, below_one, option, positive
 from dinomx_core.builtin import weights as files
 from dinomx_core.declare.facts import Convolutions
 from dinomx_core.declare.layout import Layout
@@ -45,7 +45,7 @@ class ConvNext:
 
 
 def config_of(options: ConvNext, channels: int) -> dict[str, Any]:
-    """The model's config. Raises DataError for weights that are not a DINOv3 ConvNeXt or have other channels."""
+    """The model's config. Raises OtherFamily for weights that are not a DINOv3 ConvNeXt, OtherChannels for those of other channels."""
     if not options.weights:
         if len(options.widths) != len(options.depths) or not options.widths:
             raise DataError(f"has {len(options.depths)} stages, widths has {len(options.widths)}", "depths")
@@ -63,14 +63,9 @@ def config_of(options: ConvNext, channels: int) -> dict[str, Any]:
         raise DataError(f"{folder}: is a file; give a folder with config.json and model.safetensors", "weights")
     saved = files.read_json(folder / files.CONFIG)
     if (kind := saved.get("model_type")) != TYPE:
-        raise DataError(f'{folder}: holds a model of type "{kind}", not "{TYPE}"; take another backbone', "weights")
+        raise OtherFamily(f'{folder}: holds a model of type "{kind}", not "{TYPE}"; take another backbone', "weights")
     config = {"hidden_sizes": [96, 192, 384, 768], "depths": [3, 3, 9, 3], "num_channels": 3, **saved}
-    if config["num_channels"] != channels and options.other_channels == "refuse":
-        raise DataError(
-            f"{folder}: made for {config['num_channels']} channels, the data have {channels}; set other_channels = "
-            '"average" or read the data with as many channels',
-            "weights",
-        )
+    files.check_channels(folder, config["num_channels"], channels, options.other_channels)
     return {**config, "num_channels": channels, "drop_path_rate": options.drop_path}
 
 

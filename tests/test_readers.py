@@ -1,0 +1,65 @@
+"""Which kind of backbone reads the weights of a network of any kind."""
+
+import json
+
+import huggingface_hub
+import pytest
+
+from dinomx_core import DataError, OtherFamily
+from dinomx_core.declare.discover import discover
+from dinomx_core.declare.facts import Frozen
+from dinomx_core.planning.origin import source_of
+from tests import toy_readers
+
+REGISTRY = discover([toy_readers])
+
+
+def source(weights, channels=3):
+    """What a foreign network comes from."""
+    return source_of(Frozen("other", str(weights), foreign=True), None, channels, 32, REGISTRY)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function of config.json -> a folder with it alone."""
+
+    def make(**config):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        return tmp_path / "model"
+
+    return make
+
+
+def test_a_family_that_others_do_not_know_is_read_by_the_one_that_does(saved):
+    folder = saved(model_type="toy", num_channels=3, width=24)
+    for channels in (3, 1):
+        origin = source(folder, channels)
+        assert (origin.chosen.label, origin.backbone.width, origin.channels) == ("plain", 24, 3)
+
+
+def test_of_a_family_that_nobody_reads_the_general_reader_tells(saved):
+    folder = saved(model_type="nobodys", num_channels=3)
+    with pytest.raises(OtherFamily, match='holds a model of type "nobodys", of which DINO-MX does not know how to'):
+        source(folder)
+
+
+def test_other_channels_are_told_by_the_reader_of_the_family(saved):
+    folder = saved(model_type="toy", num_channels=4, width=24)
+    for channels in (1, 3):
+        message = f"^{folder}: made for 4 channels, the data have {channels}; take a model that was made for them, or for RGB where"
+        with pytest.raises(DataError, match=message):
+            source(folder, channels)
+
+
+def test_an_id_that_is_not_found_is_looked_up_once(monkeypatch):
+    asked = []
+
+    def offline(name, **_):
+        asked.append(name)
+        raise OSError("no such model")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(DataError, match='no folder or file "some/model".*no such model in the cache or on the hub'):
+        source("some/model", 1)
+    assert asked == ["some/model"]
