@@ -8,7 +8,7 @@ import pytest
 from dinomx_core import DataError, OtherFamily
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.facts import Frozen
-from dinomx_core.planning.origin import source_of
+from dinomx_core.planning.origin import readers, source_of
 from tests import toy_readers
 
 REGISTRY = discover([toy_readers])
@@ -36,6 +36,12 @@ def test_a_family_that_others_do_not_know_is_read_by_the_one_that_does(saved):
     for channels in (3, 1):
         origin = source(folder, channels)
         assert (origin.chosen.label, origin.backbone.width, origin.channels) == ("plain", 24, 3)
+
+
+def test_readers_are_the_general_ones_first_without_those_that_have_to_be_told_more():
+    labels = [reader.label for reader in readers(REGISTRY)]
+    assert labels[0] == "hf"
+    assert "plain" in labels and "needy" not in labels
 
 
 def test_of_a_family_that_nobody_reads_the_general_reader_tells(saved):

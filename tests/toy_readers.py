@@ -15,6 +15,14 @@ class Plain:
     weights: str = option("", "folder")
 
 
+@attrs.frozen
+class Needy:
+    """Reads anything, but has to be told how."""
+
+    scale: float = option(doc="has no default")
+    weights: str = option("", "folder")
+
+
 def shape(options, channels, image_size):
     """Of a model of the type "toy"."""
     folder = files.find_weights(options.weights, "", only_config=True)
@@ -27,10 +35,12 @@ def shape(options, channels, image_size):
 
 @hookimpl
 def dinomx_backbones():
-    yield Backbone(
-        "plain",
-        Plain,
-        "nowhere:build",
-        shape=shape,
-        from_weights=lambda options, weights: attrs.evolve(options, weights=weights),
-    )
+    for name, options, general in (("needy", Needy, True), ("plain", Plain, False)):
+        yield Backbone(
+            name,
+            options,
+            "nowhere:build",
+            shape=shape,
+            from_weights=lambda options, weights: attrs.evolve(options, weights=weights),
+            general=general,
+        )

@@ -119,10 +119,16 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
 
 
 def readers(registry: Registry) -> Iterator[Chosen]:
-    """Backbones that read weights, with their default options, general ones first."""
+    """Backbones that read weights with nothing but their default options, general ones first."""
+    converter = make_converter(registry)
     for component in sorted(registry.all("backbone"), key=lambda component: not component.general):
-        if component.from_weights is not None:
-            yield Chosen(component.name, component, component.options())
+        if component.from_weights is None:
+            continue
+        try:
+            options = converter.structure({}, component.options)
+        except cattrs.BaseValidationError:
+            continue  # it has options that must be given
+        yield Chosen(component.name, component, options)
 
 
 def _foreign(reader: Chosen, source: str, channels: int, size: int) -> Origin:
