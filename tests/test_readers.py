@@ -4,6 +4,8 @@ import json
 
 import huggingface_hub
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dinomx_core import DataError, OtherFamily
 from dinomx_core.declare.discover import discover
@@ -14,9 +16,9 @@ from tests import toy_readers
 REGISTRY = discover([toy_readers])
 
 
-def source(weights, channels=3):
+def source(weights, channels=3, registry=REGISTRY):
     """What a foreign network comes from."""
-    return source_of(Frozen("other", str(weights), foreign=True), None, channels, 32, REGISTRY)
+    return source_of(Frozen("other", str(weights), foreign=True), None, channels, 32, registry)
 
 
 @pytest.fixture
@@ -36,6 +38,13 @@ def test_a_family_that_others_do_not_know_is_read_by_the_one_that_does(saved):
     for channels in (3, 1):
         origin = source(folder, channels)
         assert (origin.chosen.label, origin.backbone.width, origin.channels) == ("plain", 24, 3)
+
+
+def test_a_file_of_a_layout_that_others_do_not_know_is_read_by_the_one_that_does(tmp_path):
+    save_file({"toy.weight": torch.zeros(2)}, tmp_path / "toy.safetensors")
+    assert source(tmp_path / "toy.safetensors").chosen.label == "plain"
+    with pytest.raises(OtherFamily, match="not the layout of DINO, DINOv2, DINOv3 or timm; it holds toy.weight"):
+        source(tmp_path / "toy.safetensors", registry=discover())
 
 
 def test_readers_are_the_general_ones_first_without_those_that_have_to_be_told_more():

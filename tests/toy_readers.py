@@ -10,7 +10,7 @@ TYPE = "toy"
 
 @attrs.frozen
 class Plain:
-    """Reads models of the type "toy"."""
+    """Reads models of the type "toy", and files."""
 
     weights: str = option("", "folder")
 
@@ -24,8 +24,10 @@ class Needy:
 
 
 def shape(options, channels, image_size):
-    """Of a model of the type "toy"."""
+    """Of a model of the type "toy", or any file."""
     folder = files.find_weights(options.weights, "", only_config=True)
+    if folder.is_file():
+        return BackboneShape(16, 2, 2, 32, 4, channels, 1, 100)
     saved = files.read_json(folder / files.CONFIG)
     if saved["model_type"] != TYPE:
         raise OtherFamily(f"{folder}: is no toy", "weights")

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from dinomx_core.declare.facts import HeadShape
-from dinomx_core.errors import DataError
+from dinomx_core.errors import DataError, OtherFamily
 
 ROOTS = ("teacher", "model", "state_dict", "model_state_dict", "student")  # tables that hold a network, best first
 WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module)\.")  # parallel, compiled and sharded modules
@@ -66,11 +66,11 @@ def network_of(tree: Any, is_tensor: Any) -> dict[str, Any]:
 def understand(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Reference:
     """Tell from names and shapes which model it is. `heads`: attention heads, which they do not show; 0: of 64 features each.
 
-    Raises DataError (key "weights" or "heads") for a layout that is not known.
+    Raises OtherFamily (key "weights") for a layout that is not known, DataError (key "weights" or "heads") for a part that is not.
     """
     if "patch_embed.proj.weight" not in shapes or "cls_token" not in shapes:
         some = ", ".join(list(shapes)[:4])
-        raise DataError(f"not the layout of DINO, DINOv2, DINOv3 or timm; it holds {some}, ...", "weights")
+        raise OtherFamily(f"not the layout of DINO, DINOv2, DINOv3 or timm; it holds {some}, ...", "weights")
     width, channels, patch, _ = shapes["patch_embed.proj.weight"]
     if min(width, channels, patch) < 1:
         raise ValueError(f"a patch projection of {width} x {channels} x {patch}")

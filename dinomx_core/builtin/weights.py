@@ -123,7 +123,7 @@ def read_reference(file: Path, heads: int) -> Reference:
             shapes = {name: tensor.shape for name, tensor in found.items()}
         return understand(shapes, heads)
     except DataError as error:
-        raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}", error.key) from None
+        raise type(error)(f"{file}: {str(error).removeprefix(f'{file}: ')}", error.key) from None
     except (ArithmeticError, LookupError, ValueError, TypeError, StopIteration) as error:
         message = f"{file}: its tensors have shapes that no known model has ({type(error).__name__}: {error})"
         raise DataError(message, "weights") from None

@@ -60,7 +60,7 @@ def config_of(options: ConvNext, channels: int) -> dict[str, Any]:
             raise DataError("is for a model from scratch; the weights bring their own", name)
     folder = files.find_weights(options.weights, options.revision, only_config=True)
     if folder.is_file():
-        raise DataError(f"{folder}: is a file; give a folder with config.json and model.safetensors", "weights")
+        raise OtherFamily(f"{folder}: is a file; give a folder with config.json and model.safetensors", "weights")
     saved = files.read_json(folder / files.CONFIG)
     if (kind := saved.get("model_type")) != TYPE:
         raise OtherFamily(f'{folder}: holds a model of type "{kind}", not "{TYPE}"; take another backbone', "weights")
