@@ -221,6 +221,16 @@ def below_one(instance: Any, attribute: Any, value: float) -> None:
         raise ValueError(f"must be 0 or more and less than 1, got {value}")
 
 
+def not_empty(remedy: str) -> Callable[..., Any]:
+    """attrs validator: some text; `remedy` says what to do where there is none."""
+
+    def checked(instance: Any, attribute: Any, value: str) -> None:
+        if not value:
+            raise ValueError(f"is empty; {remedy}")
+
+    return checked
+
+
 def share_range(instance: Any, attribute: Any, value: list[float]) -> None:
     """attrs validator: [smallest, largest] share of a whole."""
     if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:

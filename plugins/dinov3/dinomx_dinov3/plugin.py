@@ -19,6 +19,7 @@ from dinomx_core import (
     Recipe,
     Request,
     hookimpl,
+    not_empty,
     not_negative,
     option,
     positive,
@@ -31,12 +32,6 @@ from dinomx_dinov3 import convnext
 TEACHER = "gram"  # the network's name
 
 
-def not_empty(instance: Any, attribute: Any, value: str) -> None:
-    """attrs validator: some text."""
-    if not value:
-        raise ValueError('is empty; name "start", "ema", a run, a checkpoint or a model folder')
-
-
 @attrs.frozen
 class Gram:
     """Keep the similarities between patches as another network has them (Siméoni et al. 2025, section 4.2)."""
@@ -45,7 +40,7 @@ class Gram:
         "start",
         '"start": the teacher as the run or stage begins; "ema": the teacher as it is at each step; or a run, checkpoint or '
         "model folder",
-        check=not_empty,
+        check=not_empty('name "start", "ema", a run, a checkpoint or a model folder'),
     )
     refresh_every: Length = option(
         Length(0), "stretch after which the Gram teacher takes over the teacher's weights; 0: never"

@@ -2,17 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
-from dinomx_core import Draft, Frozen, Loss, Recipe, Request, Strategy, hookimpl, not_negative, option
+from dinomx_core import Draft, Frozen, Loss, Recipe, Request, Strategy, hookimpl, not_empty, not_negative, option
 
-
-def not_empty(instance: Any, attribute: Any, value: str) -> None:
-    """attrs validator: some text."""
-    if not value:
-        raise ValueError("is empty; name a run, a checkpoint, a model folder, a checkpoint file or a model id")
+some_model = not_empty("name a run, a checkpoint, a model folder, a checkpoint file or a model id")
 
 
 @attrs.frozen
@@ -21,7 +17,7 @@ class DistillFeatures:
 
     teacher: str = option(
         doc="run, checkpoint, model folder, checkpoint file or model id that is learnt from; it needs no heads",
-        check=not_empty,
+        check=some_model,
     )
     view: str = option("global", "crops that both see, unmasked")
     cls: float = option(
@@ -66,7 +62,7 @@ class DistillHeads:
     What is measured and exported is the moving average of the student.
     """
 
-    teacher: str = option(doc="run or checkpoint, or a converted or reference checkpoint with heads", check=not_empty)
+    teacher: str = option(doc="run or checkpoint, or a converted or reference checkpoint with heads", check=some_model)
 
 
 def heads_networks(options: DistillHeads) -> list[Frozen]:
