@@ -56,6 +56,20 @@ def test_what_is_frozen_never_changes_and_has_no_state(toy):
         assert (dict(parts.teacher.network.backbone.named_parameters())[name] is parameter) != parameter.requires_grad
 
 
+def test_frozen_weights_in_bf16_change_no_number_under_bf16(toy):
+    def trained(**run):
+        parts = build(api.plan(toy(run={"precision": "bf16", **run}, **ONE)))
+        return [row["loss"] for row in steps(parts, 3)], parts.student.backbone
+
+    wide, _ = trained()
+    narrow, backbone = trained(frozen_weights="bf16")
+    assert narrow == wide
+    assert len(set(narrow)) == 3
+    kinds = {name: p.dtype for name, p in backbone.named_parameters()}
+    assert kinds["model.layers.0.mlp.fc1.weight"] == torch.bfloat16
+    assert {kinds[name] for name, p in backbone.named_parameters() if p.requires_grad} == {torch.float32}
+
+
 def calls_of(parts, blocks):
     """How often each block of student and teacher runs in one step, and whether with gradients."""
     seen = []
