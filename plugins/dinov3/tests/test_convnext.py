@@ -2,6 +2,7 @@
 
 import math
 
+import peft
 import pytest
 import torch
 import transformers
@@ -167,3 +168,47 @@ def test_stages_freeze_as_blocks_do(toy):
     assert plan.trains.prefix == 2
     frozen = {name for name, p in build(plan).student.backbone.named_parameters() if not p.requires_grad}
     assert frozen == {name for name in plan.backbone.tensors if ".stages.0." in name}
+
+
+def test_adapters_go_into_the_pointwise_layers(toy, tmp_path):
+    made(channels=1).save(tmp_path / "m")
+    config = toy(
+        backbone={**NO_VIT, "name": "dinov3-convnext", "weights": str(tmp_path / "m")},
+        strategies=["lora"], strategy={"lora": {"rank": 2, "roles": ["mlp"]}}, optimizer={"lr": 0.05},
+    )  # fmt: skip
+    plan = api.plan(config)
+    trains = {name for name, p in build(plan).student.backbone.named_parameters() if p.requires_grad}
+    assert trains == {
+        f"model.model.stages.{stage}.layers.{layer}.pointwise_conv{part}.lora_{matrix}.default.weight"
+        for stage, layer in ((0, 0), (1, 0), (1, 1))
+        for part in (1, 2)
+        for matrix in "AB"
+    }
+    assert plan.trains.trainable == sum(2 * 5 * width for width in (8, 16, 16)) * 2
+    run = api.run(config)
+    assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in rows(run.folder / "metrics.jsonl"))
+    start, other, merged = (
+        transformers.AutoModel.from_pretrained(f).eval() for f in (tmp_path / "m", tmp_path / "m", run.export)
+    )
+    adapted = peft.PeftModel.from_pretrained(other, run.export / "adapter").eval()
+    pixels = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        before, found, wanted = (m(pixel_values=pixels).last_hidden_state for m in (start, adapted, merged))
+    error = (found - wanted).abs().max()
+    assert error < 1e-5 * wanted.abs().max()
+    assert (before - wanted).abs().max() > 100 * error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, 'strategy.lora.roles: no block has a linear layer of the role "query"; there are mlp'),
+        (
+            {"roles": [], "patterns": ["*depthwise*"]},
+            r'strategy.lora.patterns: "\*depthwise\*" matches no linear layer of a block',
+        ),
+    ],
+)
+def test_adapters_where_it_has_no_linear_layers_are_refused(toy, options, message):
+    with pytest.raises(ConfigError, match=message):
+        api.plan(toy(backbone=BACKBONE, strategies=["lora"], strategy={"lora": {"rank": 2, **options}}))
