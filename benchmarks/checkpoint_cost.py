@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         parts = build(plan)
         images = make_images(parts)
         loader = make_loader(images, MicroBatches(plan.batch, 0, 0, 1), plan.spec.loader, False)
-        train_step(parts, iter_views(loader, parts.device, lambda faults: None), 0)  # so that there are moments
+        train_step(parts, iter_views(loader, parts.device), 0)  # so that there are moments
         writes, reads = [], []
         for step in range(1, ROUNDS + 1):
             started = time.perf_counter()

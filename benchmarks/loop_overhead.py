@@ -28,7 +28,7 @@ def stream_of(parts, steps):
     spec = parts.plan.spec
     images = make_images(parts)
     loader = make_loader(images, MicroBatches(parts.plan.batch, 0, 0, steps), spec.loader, False)
-    return iter_views(loader, parts.device, lambda faults: None)
+    return iter_views(loader, parts.device)
 
 
 class Bare:
@@ -84,7 +84,7 @@ def main(config: str, overrides: list[str]) -> None:
             for turn in range(ROUNDS):
                 started = time.perf_counter()
                 for number in range(BLOCK):
-                    folder.metrics(train_step(ours, first, WARMUP + turn * BLOCK + number))
+                    folder.write("metrics", train_step(ours, first, WARMUP + turn * BLOCK + number)[0])
                 times["run"].append((time.perf_counter() - started) / BLOCK)
                 started = time.perf_counter()
                 for _ in range(BLOCK):

@@ -69,7 +69,7 @@ def serve(config: str, overrides: list[str]) -> None:
     before = peak()
     parts = build(plan)
     loader = make_loader(make_images(parts), MicroBatches(plan.batch, 0, 0, 2), plan.spec.loader, False)
-    with contextlib.closing(iter_views(loader, parts.device, lambda faults: None)) as stream:
+    with contextlib.closing(iter_views(loader, parts.device)) as stream:
         batches = [next(stream) for _ in range(2)]
     endless = (batches[number % 2] for number in range(sys.maxsize))
     step = 0

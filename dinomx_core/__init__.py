@@ -31,6 +31,7 @@ from dinomx_core.declare.facts import (
     View,
 )
 from dinomx_core.declare.hooks import hookimpl
+from dinomx_core.declare.processes import Division, Load, Processes
 from dinomx_core.declare.values import (
     Chosen,
     Length,
@@ -72,6 +73,7 @@ __all__ = [
     "DataInfo",
     "Dataset",
     "DinomxError",
+    "Division",
     "Draft",
     "Evaluator",
     "Frozen",
@@ -79,6 +81,7 @@ __all__ = [
     "HeadShape",
     "HowMasked",
     "Length",
+    "Load",
     "Loss",
     "Masking",
     "OtherChannels",
@@ -87,6 +90,7 @@ __all__ = [
     "Parameters",
     "PluginError",
     "Preprocessing",
+    "Processes",
     "Recipe",
     "Request",
     "Schedule",

@@ -13,28 +13,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dinomx_core.artifacts import RunFolder
-from dinomx_core.declare.discover import discover
+from dinomx_core.declare.discover import Registry, discover
 from dinomx_core.errors import ConfigError, Problem
-from dinomx_core.folders import find_model, newest_whole
+from dinomx_core.folders import find_model
 from dinomx_core.planning import document
 from dinomx_core.planning.document import to_toml
-from dinomx_core.planning.plan import Env, Plan
+from dinomx_core.planning.plan import Env, Plan, Source
 from dinomx_core.planning.planner import make_plan
 from dinomx_core.planning.reader import to_spec
-from dinomx_core.planning.resume import changed_versions, differences
 from dinomx_core.progress import Progress, Silent
+from dinomx_core.running import Result, figures_of, run_here
 
 if TYPE_CHECKING:
     from dinomx_core.training.model import Model
-
-
-@attrs.frozen
-class Result:
-    """What a finished run leaves: its folder, its export and the last evaluation's figures."""
-
-    folder: Path
-    export: Path
-    figures: dict[str, float]
 
 
 def plan(
@@ -69,18 +60,29 @@ def plans(
     """The same for a config with or without stages: a plan a stage, in order, each starting from the one before it."""
     registry = discover(plugins)
     overrides = list(overrides)
-    text = ""
+    settings = (*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else []))
     if isinstance(config, dict):
-        stem, command = "run", 'dinomx_core.run("config.toml")'
         parsed = document.Document(copy.deepcopy(config), {(): "config"})
-    else:
-        text, stem = document.read_text(Path(config)), Path(config).stem
-        command = shlex.join(["dinomx", "run", Path(config).name, *(w for o in overrides for w in ("--set", o))])
-        parsed = document.parse(text, str(config))
-    settings = [*overrides, *([f"run.out={json.dumps(str(out))}"] if out is not None else [])]
+        return work_out(parsed, Source("", "config", settings, 'dinomx_core.run("config.toml")'), registry, env)
+    command = shlex.join(["dinomx", "run", Path(config).name, *(w for o in overrides for w in ("--set", o))])
+    source = Source(document.read_text(Path(config)), str(config), settings, command)
+    return work_out(document.parse(source.text, source.place), source, registry, env)
+
+
+def plans_of(source: Source, plugins: Iterable[ModuleType] = ()) -> list[Plan]:
+    """A plan a stage of a config that was read before."""
+    registry = discover(plugins)
+    return work_out(document.parse(source.text, source.place), source, registry, None)
+
+
+def work_out(parsed: document.Document, source: Source, registry: Registry, env: Env | None) -> list[Plan]:
+    """A plan a stage of a document that was read from `source`; without a text there, it is written as TOML once it is known to be
+    good. Raises ConfigError with every problem found."""
     made: list[Plan] = []
     problems: dict[Problem, list[str]] = {}
-    loaded = document.load(parsed, registry, settings)
+    stem = Path(source.place).stem if source.text else "run"
+    plain = parsed.data
+    loaded = document.load(parsed, registry, list(source.settings))
     for stage, tables in loaded.items():
         run_table = tables.data.setdefault("run", {})
         if isinstance(run_table, dict) and "name" not in run_table:
@@ -90,9 +92,9 @@ def plans(
             spec = to_spec(tables, registry)
             if problems:
                 continue  # a plan would miss the stage before it
-            text = to_toml(config) if isinstance(config, dict) else text
+            source = source if source.text else attrs.evolve(source, text=to_toml(plain))
             before = made[-1] if made else None
-            made.append(make_plan(spec, tables, env or Env.here(), registry, text, command, stage, before))
+            made.append(make_plan(spec, tables, env or Env.here(), registry, source, stage, before))
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(stage)
@@ -130,93 +132,23 @@ def run(
     else:
         stages = config if isinstance(config, list) else plans(config, overrides=overrides, out=out, plugins=plugins)
     watcher = progress or Silent()
-    for stage in stages:
-        RunFolder.check(stage, overwrite or resume)
-    for stage in stages:
-        result = run_stage(stage, resume, watcher)
-    return result
+    world = stages[0].env.world
+    if stages[0].batch.world_size > 1 and world is None:
+        from dinomx_core.training.launch import launch
 
-
-def run_stage(the_plan: Plan, resume: bool, watcher: Progress) -> Result:
-    """Train one plan; what is in its folder is gone on with or deleted."""
-    if the_plan.stage:
-        watcher.note(f"stage {the_plan.stage}")
-    step = resume_step(the_plan, watcher) if resume else None
-    if step is not None and is_done(the_plan, step):
-        watcher.note(f"done already: {step} steps")
-        done = RunFolder(the_plan.run_dir)
+        for stage in stages:
+            RunFolder.check(stage, overwrite or resume)
+        launch(stages[0], overwrite, resume, quiet=isinstance(watcher, Silent))
+        done = RunFolder(stages[-1].run_dir)
         return Result(done.path, done.export, figures_of(done))
-    from dinomx_core.training.build import build
-    from dinomx_core.training.checkpoint import clear_broken, load_checkpoint
-    from dinomx_core.training.export import save_run_export
-    from dinomx_core.training.loop import train
-    from dinomx_core.training.stopping import StopRequest
+    if world is None or world.size == 1:
+        return run_here(stages, resume, overwrite, watcher)
+    from dinomx_core.training.group import no_group_left
+    from dinomx_core.training.watch import watched
 
-    with StopRequest(the_plan.spec.run.max_hours) as stop:
-        parts = build(the_plan)
-        if step is not None:
-            checkpoints = RunFolder(the_plan.run_dir).checkpoints
-            load_checkpoint(parts, checkpoints / str(step))
-            clear_broken(checkpoints, step)
-            watcher.note(f"going on from step {step}")
-        # only now: what cannot be built or loaded leaves no trace and deletes no run
-        folder = RunFolder.create(the_plan) if step is None else RunFolder.reopen(the_plan, step)
-        watcher.start(the_plan)
-        try:
-            if parts.start and step is None:
-                watcher.note(f"start: {parts.start.weights}: {parts.start.report}")
-            train(parts, folder, watcher, stop, step or 0)
-            save_run_export(parts, folder)
-        finally:
-            watcher.close()
-            folder.close()
-            parts.parallelism.close()
-    return Result(folder.path, folder.export, figures_of(folder))
-
-
-def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
-    """The step to go on from, or None to start. Raises ConfigError when the plan is not that of the run in its folder."""
-    folder = RunFolder(the_plan.run_dir)
-    file = folder.path / "plan.json"
-    if not file.exists():
-        return None
-    try:
-        saved = json.loads(file.read_text("utf-8"))
-        problems = differences(the_plan, saved, str(file))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"cannot be read as a plan ({type(error).__name__}: {error}); start anew with --overwrite"
-        raise ConfigError([Problem(message, place=str(file))]) from None
-    if problems:
-        raise ConfigError(problems)
-    step, notes = newest_whole(folder.checkpoints)
-    if step is None and notes:
-        remedy = "bring one back, or start anew with --overwrite"
-        raise ConfigError([Problem(f"no checkpoint is whole; {remedy}: {'; '.join(notes)}", "run.name")])
-    for note in notes:
-        watcher.note(note)
-    if step is not None and step > the_plan.steps:
-        message = f"{the_plan.steps} steps, but the run has done {step}; ask for as many or more"
-        raise ConfigError([Problem(message, "run.steps")])
-    if changed := changed_versions(the_plan, saved):
-        watcher.note(f"going on with other versions, so not bit by bit as before: {changed}")
-    return step
-
-
-def is_done(the_plan: Plan, step: int) -> bool:
-    """Whether a run has done all its steps and left its export and its last evaluation."""
-    folder = RunFolder(the_plan.run_dir)
-    evaluated = not the_plan.spec.evaluate or any(row["step"] == step for row in folder.rows("evaluations"))
-    return step == the_plan.steps and evaluated and (folder.export / "dinomx.json").exists()
-
-
-def figures_of(folder: RunFolder) -> dict[str, float]:
-    """The newest value of every figure that was evaluated."""
-    return {
-        name: value
-        for row in folder.rows("evaluations")
-        for name, value in row.items()
-        if name not in ("step", "seconds")
-    }
+    with no_group_left(), watched(world, None):
+        again = world.attempt > 0
+        return run_here(stages, resume or again, overwrite and not again, Silent() if world.rank else watcher)
 
 
 def load(path: str | Path, *, network: str = "teacher", plugins: Iterable[ModuleType] = ()) -> Model:

@@ -36,10 +36,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 class RunFolder:
-    """One run's files. Rows are written line by line, so that an interrupted run keeps all of them."""
+    """One run's files. Rows are written line by line, so that an interrupted run keeps all of them. Of several processes only the first
+    `writes`."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes
         self._files: dict[str, Any] = {}
 
     @classmethod
@@ -76,7 +77,7 @@ class RunFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """The config as it was given, and the plan."""
-        write_atomically(self.path / "config.toml", plan.config_text)
+        write_atomically(self.path / "config.toml", plan.source.text)
         write_atomically(self.path / "plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
 
     @staticmethod
@@ -107,6 +108,8 @@ class RunFolder:
 
     def write(self, name: str, row: dict[str, Any]) -> None:
         """Append a row: "metrics" (one a training step), "evaluations" or "health"."""
+        if not self.writes:
+            return
         if name not in self._files:
             self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8", buffering=1)
         # JSON has no infinity: the norm of a gradient that overflowed in fp16 is written as null.

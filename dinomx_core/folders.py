@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 DESCRIPTION = "dinomx.json"
 BEST = "best"
 BASE = "base"  # parameters that never train, once for all checkpoints of a run
-BASE_FILE = f"{BASE}/weights.safetensors"
+BASE_STATE = "weights"  # the name of their tensors in that folder
 
 
 def write_folder(place: Path, write: Callable[[Path], None]) -> None:

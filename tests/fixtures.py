@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import torch
+
 import dinomx_core.training  # noqa: F401 - sets how threads wait, before torch is imported
 
 TOY = {
@@ -80,16 +82,23 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def steps(parts, count):
-    """Train freshly built parts for some steps. Returns their rows."""
+def stream_of(parts):
+    """Training batches for freshly built parts."""
     from dinomx_core.training.data import MicroBatches, make_loader
-    from dinomx_core.training.loop import iter_views, make_images, train_step
+    from dinomx_core.training.loop import iter_views, make_images
 
     plan = parts.plan
-    batches = MicroBatches(plan.batch, 0, 0, plan.steps)
+    batches = MicroBatches(plan.batch, parts.parallelism.rank, 0, plan.steps)
     loader = make_loader(make_images(parts), batches, plan.spec.loader, pin=False)
-    stream = iter_views(loader, parts.device, lambda faults: None)
-    return [train_step(parts, stream, step) for step in range(count)]
+    return iter_views(loader, parts.device, torch.float64 if plan.spec.run.precision == "float64" else torch.float32)
+
+
+def steps(parts, count):
+    """Train freshly built parts for some steps. Returns their rows."""
+    from dinomx_core.training.loop import train_step
+
+    stream = stream_of(parts)
+    return [train_step(parts, stream, step)[0] for step in range(count)]
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ prototypes = 0
         ),
         (
             '[run]\nprecision = "bf61"',
-            'c.toml:5: run.precision: expected one of "float32", "bf16", "fp16", got "bf61"; did you mean "bf16"?',
+            'c.toml:5: run.precision: expected one of "float32", "bf16", "fp16", "float64", got "bf61"; did you mean "bf16"?',
         ),
         ('[run]\nname = "a/b"', "c.toml:5: run.name: must be a plain folder name, got 'a/b'"),
         (

@@ -44,7 +44,7 @@ def features_of(config, step, items, network="teacher"):
     parts = build(api.plan(config))
     load_checkpoint(parts, api.plan(config).run_dir / "checkpoints" / str(step))
     backbone = (parts.student if network == "student" else parts.teacher.network).backbone
-    encoder = make_encoder(backbone, parts.plan.preprocessing, parts.device)
+    encoder = make_encoder(backbone, parts.plan.preprocessing, parts.plan.data.channels, parts.parallelism)
     return encoder.encode([parts.data[i] for i in items])
 
 

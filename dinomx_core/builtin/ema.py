@@ -19,18 +19,19 @@ class EmaTeacher(Strategy):
 
     def teacher(self, student: Network, make: Callable[[Backbone], Network]) -> Teacher:
         """A network of the student's shape that starts from its weights. Parameters that never train are the student's own; every
-        other one is a pair."""
+        other one follows."""
         still = [parameter for parameter in student.backbone.parameters() if not parameter.requires_grad]
-        network = make(twin(student.backbone, still)).to(next(student.parameters()).device)
+        network = make(twin(student.backbone, still))
         own, theirs = dict(network.named_parameters()), dict(student.named_parameters())
         if alone := [name for name in own if name not in theirs]:
             raise RuntimeError(
                 f"the student has no {alone[0]} that the teacher could follow; its strategy must supply the teacher"
             )
         apart = [name for name in own if own[name] is not theirs[name]]
-        pairs = [(theirs[name].data, own[name].data) for name in apart]
-        torch._foreach_copy_([t for _, t in pairs], [s for s, _ in pairs])
-        return Teacher(network, pairs)
+        with torch.no_grad():
+            for name in apart:
+                own[name].copy_(theirs[name])
+        return Teacher(network, apart)
 
     def after_step(self, teacher: Teacher, values: Scheduled) -> None:
         """Move every pair together by 1 - momentum."""

@@ -84,7 +84,7 @@ def build_hf(options: Hf, shape: BackboneShape, image_size: int) -> HuggingFaceB
         backbone.add_mask_token()
     if options.drop_path:
         depth = len(backbone.blocks)
-        linear = torch.linspace(0, options.drop_path, depth).tolist()
+        linear = torch.linspace(0, options.drop_path, depth, device="cpu").tolist()
         backbone.drop_path(linear if options.drop_path_rule == "linear" else [options.drop_path] * depth)
     if isinstance(backbone, Dinov2Backbone):
         backbone.offset_positions = options.positions == "offset"

@@ -25,6 +25,8 @@ class KnnEvaluator(LabelledEvaluator):
             raise DataError(f"only {len(bank)} images of the bank can be read, fewer than k = {min(self.options.k)}")
         right = dict.fromkeys(ks, 0)
         classes = int(max(labels.max(), truth.max())) + 1
+        asked, parallelism = len(queries), encoder.parallelism
+        queries, truth = (rows[parallelism.rank :: parallelism.world_size] for rows in (queries, truth))
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             part, answer = queries[first : first + QUERIES_AT_ONCE], truth[first : first + QUERIES_AT_ONCE]
             cosine, neighbours = (part @ bank.T).topk(max(ks), dim=1)
@@ -33,4 +35,5 @@ class KnnEvaluator(LabelledEvaluator):
                 scores = torch.zeros(len(part), classes)
                 scores.scatter_add_(1, labels[neighbours[:, :k]], votes[:, :k])
                 right[k] += int((scores.argmax(1) == answer).sum())
-        return {f"accuracy@{k}": right[k] / len(queries) for k in ks}
+        everyone = parallelism.collect(right)
+        return {f"accuracy@{k}": sum(part[k] for part in everyone) / asked for k in ks}

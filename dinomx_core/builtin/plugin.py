@@ -14,6 +14,7 @@ from dinomx_core.declare.facts import (
     View,
 )
 from dinomx_core.declare.hooks import hookimpl
+from dinomx_core.declare.processes import Division, Load, Processes
 from dinomx_core.declare.values import (
     Chosen,
     Schedule,
@@ -190,6 +191,16 @@ class Single:
 
 
 @attrs.frozen
+class Ddp(Processes):
+    """The same networks in every process; gradients are averaged (torch's DistributedDataParallel)."""
+
+
+def divide_ddp(options: Ddp, load: Load) -> Division:
+    """Every process holds everything, and the gradients besides in the buckets that they travel in. A ring sends each of them twice."""
+    return Division(1.0, 0.0, 2 * 4 * load.trainable * (load.world_size - 1) / load.world_size)
+
+
+@attrs.frozen
 class Knn:
     """Weighted k-nearest-neighbour classification on frozen features (Wu et al. 2018, as in DINO's evaluation)."""
 
@@ -280,7 +291,8 @@ def dinomx_strategies():
 
 @hookimpl
 def dinomx_parallelisms():
-    yield Parallelism("single", Single, "dinomx_core.builtin.single:SingleProcess", processes=lambda options: 1)
+    yield Parallelism("single", Single, "dinomx_core.builtin.single:SingleProcess")
+    yield Parallelism("ddp", Ddp, "dinomx_core.builtin.ddp:DataParallel", divide=divide_ddp)
 
 
 @hookimpl

@@ -17,6 +17,7 @@ from dinomx_core.declare.facts import (
     Request,
     View,
 )
+from dinomx_core.declare.processes import Divide, undivided
 from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
 
 # What is wrong with a component's options, each with the option it is about ("" for the whole table; "a.b" for a nested one).
@@ -139,10 +140,11 @@ class Strategy(Component):
 
 @attrs.frozen
 class Parallelism(Component):
-    """Owns processes and what crosses them. `processes(options)` is the world size. Built as `build(options, device)`."""
+    """Owns processes and what crosses them: several, where the options derive from `Processes`. `divide(options, load)` says what each
+    holds and sends. Built as `build(options, device)` -> `training.contracts.Parallelism`."""
 
     kind: ClassVar[str] = "parallelism"
-    processes: Callable[[Any], int] = attrs.field(kw_only=True)
+    divide: Divide = attrs.field(default=undivided, kw_only=True)
 
 
 @attrs.frozen

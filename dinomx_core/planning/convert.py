@@ -5,7 +5,8 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -77,6 +78,13 @@ def _literal(value: Any, kind: Any) -> Any:
     return value
 
 
+def _number_or_word(value: Any, kind: Any) -> Any:
+    words = [word for inner in get_args(kind) for word in get_args(inner)]
+    if not _is_int(value) and value not in words:
+        raise ValueError(f"expected a whole number or {', '.join(show(word) for word in words)}, got {show(value)}")
+    return value
+
+
 def make_converter(registry: Registry) -> cattrs.Converter:
     """A converter that coerces nothing and knows how tables pick components."""
     converter = cattrs.Converter(detailed_validation=True)
@@ -87,6 +95,9 @@ def make_converter(registry: Registry) -> cattrs.Converter:
     converter.register_structure_hook(Length, lambda value, _: Length.parse(value))
     converter.register_structure_hook(Size, lambda value, _: Size.parse(value))
     converter.register_structure_hook_func(lambda t: get_origin(t) is Literal, _literal)
+    converter.register_structure_hook_func(
+        lambda t: get_origin(t) in (Union, UnionType) and int in get_args(t), _number_or_word
+    )
 
     def structure_list(value: Any, kind: Any) -> Any:
         if not isinstance(value, list):

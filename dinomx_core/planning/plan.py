@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import (
     BackboneShape,
     DataInfo,
@@ -23,6 +24,7 @@ from dinomx_core.planning.origin import Origin
 from dinomx_core.planning.schedule import Curve
 from dinomx_core.planning.spec import RunSpec
 from dinomx_core.planning.trained import Trains
+from dinomx_core.planning.world import World, started
 
 PACKAGES = ("dinomx", "torch", "transformers", "numpy", "pillow")
 
@@ -35,6 +37,8 @@ class Env:
     cores: int
     python: str
     versions: dict[str, str]
+    world: World | None = None  # the processes that were started, where this is one of several
+    gpus: int = 0
 
     @classmethod
     def here(cls) -> "Env":
@@ -52,7 +56,16 @@ class Env:
             cores = len(os.sched_getaffinity(0))
         else:
             cores = os.cpu_count() or 1
-        return cls("cuda" if gpu else "mps" if apple else "cpu", cores, platform.python_version(), versions)
+        gpus = count_gpus() if gpu else 0
+        kind = "cuda" if gpu else "mps" if apple else "cpu"
+        return cls(kind, cores, platform.python_version(), versions, started(os.environ), gpus)
+
+
+def count_gpus() -> int:
+    """GPUs that a process may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) or 1
 
 
 @attrs.frozen
@@ -63,6 +76,17 @@ class Batch:
     world_size: int
     accumulation: int
     micro: int
+
+
+@attrs.frozen
+class Source:
+    """What a config was read from, so that other processes can read it again: its text, what messages call it, settings over it, and
+    the command that a model card names."""
+
+    text: str
+    place: str
+    settings: tuple[str, ...]
+    command: str
 
 
 @attrs.frozen
@@ -117,8 +141,8 @@ class Plan:
     cost: Cost
     values: tuple[Value, ...]
     warnings: tuple[str, ...]
-    config_text: str
-    command: str
+    source: Source
+    registry: Registry = attrs.field(eq=False, repr=False)
 
     def values_at(self, step: int) -> dict[str, float]:
         """Every scheduled value at a step, by key path (`optimizer.lr`, `loss.dino.weight`)."""
@@ -132,7 +156,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `plan.json` and `dinomx plan --json`."""
         skip = attrs.filters.exclude(
-            "spec", "config_text", "values", "curves", "origin", attrs.fields(Frozen).refresh,
+            "spec", "source", "registry", "values", "curves", "origin", attrs.fields(Frozen).refresh,
             *(getattr(attrs.fields(BackboneShape), name) for name in ("layout", "tensors")),
         )  # fmt: skip
         result = attrs.asdict(self, filter=skip, value_serializer=plain)

@@ -17,7 +17,8 @@ from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
 from dinomx_core.planning.cost import estimate
 from dinomx_core.planning.document import Document, Path_
-from dinomx_core.planning.plan import Batch, Env, Plan, Value
+from dinomx_core.planning.parallel import world_size_of
+from dinomx_core.planning.plan import Batch, Env, Plan, Source, Value
 from dinomx_core.planning.report import Report
 from dinomx_core.planning.schedule import Curve, resolve
 from dinomx_core.planning.seeds import seed_of
@@ -51,6 +52,12 @@ class _Planner:
     def batch(self, world_size: int) -> Batch:
         run = self.spec.run
         parts = world_size * run.accumulation
+        if run.batch_size < world_size:
+            self.refuse(
+                f"{run.batch_size} images for {world_size} processes; each needs one at least: enlarge it, or start fewer",
+                "run.batch_size",
+            )
+            return Batch(run.batch_size, world_size, run.accumulation, 1)
         if run.batch_size % parts:
             what = f"{world_size} processes x {run.accumulation} accumulated micro-batches"
             near = max(parts, round(run.batch_size / parts) * parts)
@@ -105,10 +112,10 @@ class _Planner:
                 self.refuse(message, f"{key}.warmup")
         return curves
 
-    def plan(self, config_text: str, command: str) -> Plan:
+    def plan(self, source: Source) -> Plan:
         spec, run = self.spec, self.spec.run
-        world_size = spec.parallelism.component.processes(spec.parallelism.options)
-        batch = self.batch(world_size)
+        device = self.env.device if run.device == "auto" else run.device
+        batch = self.batch(world_size_of(self.report, self.env, device, self.before))
         data = self.inspect(spec.data, "data") or DataInfo(0, 3)
         if 0 < data.count < run.batch_size:
             self.refuse(f"{run.batch_size} is more than the {data.count} images there are", "run.batch_size")
@@ -175,7 +182,6 @@ class _Planner:
         if self.report.problems or shape is None or trains is None:
             raise ConfigError(list(dict.fromkeys(self.report.problems)))
         heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
-        device = self.env.device if run.device == "auto" else run.device
         if run.precision == "fp16" and device == "cpu":
             self.warnings.append("run.precision: fp16 is slow on most CPUs; bf16 needs no loss scaling")
         cost = estimate(
@@ -194,7 +200,7 @@ class _Planner:
         return Plan(
             spec, self.env, self.stage, start, seed, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing,
             shape, heads, requests, origin, networks, trains, curves, lengths, lr_scale, cost, tuple(self.values()),
-            tuple(dict.fromkeys(self.warnings)), config_text, command,
+            tuple(dict.fromkeys(self.warnings)), source, self.registry,
         )  # fmt: skip
 
     def values(self) -> Iterator[Value]:
@@ -221,11 +227,10 @@ def make_plan(
     document: Document,
     env: Env,
     registry: Registry,
-    config_text: str,
-    command: str,
+    source: Source,
     stage: str = "",
     before: Plan | None = None,
 ) -> Plan:
-    """Decide everything. Raises ConfigError with every problem found. `command` is what the run's model card names; `before`: the
+    """Decide everything. Raises ConfigError with every problem found. `before`: the
     stage whose weights this one takes over."""
-    return _Planner(spec, document, env, registry, stage, before).plan(config_text, command)
+    return _Planner(spec, document, env, registry, stage, before).plan(source)

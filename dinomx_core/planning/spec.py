@@ -18,7 +18,7 @@ from dinomx_core.declare.values import (
     schedule_of,
 )
 
-Precision = Literal["float32", "bf16", "fp16"]
+Precision = Literal["float32", "bf16", "fp16", "float64"]
 
 
 def named(instance: Any, attribute: Any, value: str) -> None:
@@ -53,7 +53,9 @@ class RunOptions:
     out: str = option("runs", "folder that holds run folders")
     start: str = option("", 'run or checkpoint whose student, teacher and heads this run starts from; "": none')
     accumulation: int = option(1, "forward and backward passes (micro-batches) a step", check=positive)
-    precision: Precision = option("float32", "number type of matrix work; weights stay float32")
+    precision: Precision = option(
+        "float32", "number type of matrix work; weights stay float32, but for float64, which is for comparisons"
+    )
     seed: int = option(0, "every random draw follows from it", check=not_negative)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train; auto: a GPU if there is one")
     recompute: Literal["none", "mlp", "blocks"] = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,23 @@ class Backbone(nn.Module, ABC):
         masking: HowMasked = "none",
         layers: int = 1,
         short: bool = False,
+        begun: tuple[Hidden, int] | None = None,
+        blocks: int | None = None,
     ) -> Any:
         """pixels (B, C, H, W) -> `Tokens`, or a tuple of the last `layers` blocks' `Tokens` where that is more than 1.
 
-        With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many. With
+        begun: what has come out of the first blocks, and how many, of pixels that are not masked. blocks: so many only, and what comes
+        out of them. With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many. With
         `short` only the tokens before the patches are wanted; a backbone that can does not compute the rest in its last block.
         """
-        return self.end(self.begin(pixels, mask, masking), 0, layers, short)
+        if blocks is not None:
+            return self._begin(pixels, mask, masking, blocks)
+        hidden, done = begun or (self._begin(pixels, mask, masking), 0)
+        return self._end(replace(hidden), done, layers, short)
 
-    def begin(self, pixels: Tensor, mask: Tensor | None = None, masking: HowMasked = "none", blocks: int = 0) -> Hidden:
-        """What comes out of the embeddings and the first `blocks` blocks. Arguments as of `forward`."""
+    def _begin(
+        self, pixels: Tensor, mask: Tensor | None = None, masking: HowMasked = "none", blocks: int = 0
+    ) -> Hidden:
         hidden = self.embed(pixels, mask if masking == "replace" else None)
         if masking == "drop":
             if mask is None:
@@ -109,8 +116,7 @@ class Backbone(nn.Module, ABC):
             hidden.x = block(hidden.x, **hidden.context)
         return hidden
 
-    def end(self, hidden: Hidden, done: int, layers: int = 1, short: bool = False) -> Any:
-        """What `forward` gives, from what came out of the first `done` blocks; `hidden` is used up."""
+    def _end(self, hidden: Hidden, done: int, layers: int, short: bool) -> Any:
         taken: list[Tokens] = []
         first = len(self.blocks) - layers
         for index, block in enumerate(self.blocks[done:], done):

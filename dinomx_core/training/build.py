@@ -1,4 +1,4 @@
-"""Plan -> live objects, in one fixed order: backbone, strategies, heads, teacher, losses, parallelism, optimiser, data."""
+"""Plan -> live objects, in one fixed order: processes, backbone, strategies, heads, teacher, losses, wrapping, optimiser, data."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import is_ours
-from dinomx_core.planning.origin import checkpoint_of
+from dinomx_core.planning.origin import Origin, checkpoint_of
 from dinomx_core.planning.plan import Further, Plan
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.backbone import Backbone, Start
@@ -31,7 +31,7 @@ from dinomx_core.training.contracts import (
 )
 from dinomx_core.training.memory import narrow, recompute
 from dinomx_core.training.network import Network, Objective
-from dinomx_core.training.opening import first_line, load_heads, load_losses, opened, rebuilt, take_heads
+from dinomx_core.training.opening import first_line, load_heads, load_losses, merged, opened, rebuilt, take_heads
 from dinomx_core.training.optimizer import Optimizer
 
 
@@ -87,45 +87,38 @@ def with_heads(plan: Plan, name: str, backbone: Backbone) -> Network:
 def build(plan: Plan) -> Parts:
     """Build every part of a run."""
     spec = plan.spec
-    device = make_device(plan)
-    if device.type == "cpu":
-        torch.set_num_threads(spec.run.threads or plan.env.cores)
-    student = with_heads(plan, "student", build_backbone(plan))
-    start = take_over(plan, student) if plan.start else warm_start(student)
+    parallelism: Parallelism = construct(spec.parallelism, make_device(plan))
+    if parallelism.device.type == "cpu":
+        here = plan.env.world.local_size if plan.env.world else 1
+        torch.set_num_threads(spec.run.threads or max(1, plan.env.cores // here))
     strategies = {label: construct(chosen) for label, chosen in (*spec.strategies.items(), ("teacher", spec.teacher))}
-    for label, strategy in strategies.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(plan.seed, "init", "strategy", label))
-            strategy.adapt(student.backbone)
-    if spec.run.frozen_weights == "bf16":
-        narrow(student.backbone)
-    student.to(device).train()
-    base = {name: p for name, p in student.backbone.named_parameters() if not p.requires_grad}
-    teacher = make_teacher(plan, student, strategies)
-    if plan.start and teacher.network is not student:
-        take_over_teacher(plan, teacher.network)
-    recompute(student.backbone, spec.run.recompute, spec.run.recompute_every)
-    further = {f.network.name: make_further(plan, f, teacher, base, device) for f in plan.networks}
-    parallelism = construct(spec.parallelism, device)
-    shapes = {f.network.name: plan.shape_of(f.network.name) for f in plan.networks}
-    losses = {}
-    for label, chosen in spec.losses.items():
-        context = LossContext(plan.heads, plan.backbone.width, parallelism, partial(_target, parallelism), shapes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(plan.seed, "init", "loss", label))
-            losses[label] = construct(chosen, context).to(device)
-    if plan.start:
-        load_losses(losses, checkpoint_of(Path(plan.start))[0])
+    with parallelism.placing():
+        student, start = make_student(plan, strategies, parallelism.fills)
+        teacher = make_teacher(plan, student, strategies)
+        if plan.start and teacher.network is not student and not parallelism.fills:
+            take_over_teacher(plan, teacher.network)
+        recompute(student.backbone, spec.run.recompute, spec.run.recompute_every)
+        further = {f.network.name: make_further(plan, f, teacher, student, parallelism.fills) for f in plan.networks}
+        losses = make_losses(plan, parallelism)
     networks = {"student": student, **further}
     if "teacher" not in networks and any(r.network == "teacher" for r in plan.requests):
         networks["teacher"] = teacher.network
+    if spec.run.precision == "float64":
+        for module in [*networks.values(), *losses.values(), teacher.network]:
+            nn.Module.double(module)
     watched = "teacher" if networks.get("teacher") is teacher.network else "student"
-    objective = parallelism.wrap(Objective(networks, losses, plan.requests, watched))
+    beside = [] if teacher.network in networks.values() else [teacher.network]
+    objective = parallelism.wrap(Objective(networks, losses, plan.requests, watched), beside)
+    base = {name: p for name, p in student.backbone.named_parameters() if not p.requires_grad}
+    theirs, ours = dict(student.named_parameters()), dict(teacher.network.named_parameters())
+    teacher.pairs = [
+        (parallelism.part(theirs[name]).tensor, parallelism.part(ours[name]).tensor) for name in teacher.follows
+    ]
     freeze = plan.lengths["optimizer.freeze_last_layer"]
     fp16 = spec.run.precision == "fp16"
     return Parts(
         plan=plan,
-        device=device,
+        device=parallelism.device,
         student=student,
         teacher=teacher,
         further=further,
@@ -144,6 +137,35 @@ def build(plan: Plan) -> Parts:
     )
 
 
+def make_student(plan: Plan, strategies: Mapping[str, Strategy], filled: bool) -> tuple[Network, Start | None]:
+    """The student, adapted, with the weights that it starts from unless it is `filled` with them later, and what to say of those."""
+    student = with_heads(plan, "student", build_backbone(plan))
+    start = None
+    if not filled:
+        start = take_over(plan, student) if plan.start else warm_start(student)
+    for label, strategy in strategies.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(plan.seed, "init", "strategy", label))
+            strategy.adapt(student.backbone)
+    if plan.spec.run.frozen_weights == "bf16":
+        narrow(student.backbone)
+    return student.train(), start
+
+
+def make_losses(plan: Plan, parallelism: Parallelism) -> dict[str, Loss]:
+    """The losses, with what those of the run that this one starts from kept."""
+    shapes = {f.network.name: plan.shape_of(f.network.name) for f in plan.networks}
+    losses: dict[str, Loss] = {}
+    for label, chosen in plan.spec.losses.items():
+        context = LossContext(plan.heads, plan.backbone.width, parallelism, partial(_target, parallelism), shapes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(plan.seed, "init", "loss", label))
+            losses[label] = construct(chosen, context)
+    if plan.start and not parallelism.fills:
+        load_losses(losses, checkpoint_of(Path(plan.start))[0])
+    return losses
+
+
 def make_teacher(plan: Plan, student: Network, strategies: dict[str, Strategy]) -> Teacher:
     """The teacher of the first strategy that supplies one, frozen and in evaluation mode."""
     for strategy in strategies.values():
@@ -155,14 +177,14 @@ def make_teacher(plan: Plan, student: Network, strategies: dict[str, Strategy]) 
     raise ConfigError([Problem(f'strategy "{plan.spec.teacher.component.name}" supplies no teacher', "teacher.name")])
 
 
-def make_further(
-    plan: Plan, wanted: Further, teacher: Teacher, base: dict[str, nn.Parameter], device: torch.device
-) -> Network:
-    """A further network, with the weights of its source, that nothing trains."""
+def make_further(plan: Plan, wanted: Further, teacher: Teacher, student: Network, filled: bool) -> Network:
+    """A further network that nothing trains, with the weights of its source unless it is `filled` with them later."""
     origin, source = wanted.origin, Path(wanted.network.source).expanduser()
     beside: Mapping[str, Mapping[str, Tensor]] = {}
     if origin is None:
-        backbone = twin(teacher.network.backbone, base.values())
+        backbone = twin(teacher.network.backbone, [p for p in student.backbone.parameters() if not p.requires_grad])
+    elif filled:
+        backbone = emptied(origin)
     elif is_ours(source):
         backbone = opened(origin, Path(origin.place), "teacher")
     else:
@@ -170,10 +192,11 @@ def make_further(
         start = backbone.warm_start()
         beside = start.heads if start else {}
     network = with_heads(plan, wanted.network.name, backbone)
-    if origin and wanted.network.heads and is_ours(source):
-        load_heads(network.heads, Path(origin.place), "teacher")
-    elif wanted.network.heads:
-        take_heads(network.heads, beside)
+    if wanted.network.heads and not filled:
+        if origin and is_ours(source):
+            load_heads(network.heads, Path(origin.place), "teacher")
+        else:
+            take_heads(network.heads, beside)
     if origin:
         how = plan.preprocessing
         repeat = origin.channels if plan.data.channels == 1 else 1
@@ -181,7 +204,13 @@ def make_further(
     network.requires_grad_(False).eval()
     if plan.spec.run.frozen_weights == "bf16":
         narrow(network.backbone)
-    return network.to(device)
+    return network
+
+
+def emptied(origin: Origin) -> Backbone:
+    """An origin's backbone without its weights, plain as `opened` gives it."""
+    backbone, strategies = rebuilt(origin)
+    return merged(backbone, strategies)
 
 
 def takes_teacher(plan: Plan) -> bool:
@@ -233,7 +262,9 @@ def twin(backbone: Backbone, shared: Iterable[nn.Parameter]) -> Backbone:
 @torch.no_grad()
 def copy_teacher(parts: Parts, name: str) -> None:
     """A further network takes over the teacher's weights."""
-    parts.further[name].backbone.load_state_dict(parts.teacher.network.backbone.state_dict())
+    theirs = parts.teacher.network.backbone.state_dict()
+    for key, tensor in parts.further[name].backbone.state_dict().items():
+        parts.parallelism.part(tensor).tensor.copy_(parts.parallelism.part(theirs[key]).tensor)
 
 
 def _target(parallelism: Parallelism, chosen: Chosen, outputs: int) -> Target:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ from dinomx_core.training.flow import Crop, Item, Tokens, Views
 from dinomx_core.training.streams import Stream
 
 if TYPE_CHECKING:
-    from dinomx_core.training.network import Network
+    from dinomx_core.training.network import Network, Objective
 
 Outputs = Mapping[Request, Any]
 Scheduled = Mapping[str, float]
@@ -112,10 +113,15 @@ class Loss(nn.Module, ABC):
 @dataclass
 class Teacher:
     """The network that follows the student: what is measured and exported, and what is learnt from unless a strategy brings another
-    network for that; and the (student, teacher) tensor pairs that an average keeps together."""
+    network for that.
+
+    follows: names of parameters, the same in student and teacher, that an average keeps together. pairs: this process's part of each
+    of them, (student, teacher); there once the networks are where they train.
+    """
 
     network: Network
-    pairs: list[tuple[Tensor, Tensor]]
+    follows: list[str]
+    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class Strategy(ABC):  # noqa: B024 - every moment has a default
@@ -148,6 +154,20 @@ class Strategy(ABC):  # noqa: B024 - every moment has a default
         return None
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one process holds of a tensor: where it begins in the whole, and the whole's shape."""
+
+    tensor: Tensor
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether that is all of it."""
+        return tuple(self.tensor.shape) == self.shape
+
+
 class Parallelism(ABC):
     """Owns processes, and everything that crosses them."""
 
@@ -155,9 +175,38 @@ class Parallelism(ABC):
     world_size: int
     device: torch.device
 
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Networks are built within it. A parallelism that fills other processes' networks from the first one's builds them without
+        memory there."""
+        yield
+
+    @property
+    def fills(self) -> bool:
+        """Whether this process's networks get their values from the first process, so that none need be loaded here."""
+        return False
+
     @abstractmethod
-    def wrap(self, objective: nn.Module) -> nn.Module:
-        """Make a module's forward and backward span the processes."""
+    def wrap(self, objective: Objective, beside: Sequence[Network]) -> nn.Module:
+        """Bring an objective, and networks beside it that follow its own, to the device and make its forward and backward span the
+        processes. What the networks' parameters are may change: nothing holds them before."""
+
+    @contextmanager
+    def micro_batch(self, objective: nn.Module, last: bool) -> Iterator[None]:
+        """Forward and backward of one micro-batch run within it; gradients need to cross the processes for the last of a step only."""
+        yield
+
+    def part(self, tensor: Tensor) -> Part:
+        """What this process holds of a parameter, its gradient or its moments; shares their memory."""
+        return Part(tensor.detach(), (0,) * tensor.ndim, tuple(tensor.shape))
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A parameter put together from all processes, each of which calls this."""
+        return tensor.detach()
+
+    @abstractmethod
+    def collect(self, value: Any) -> list[Any]:
+        """A value (numbers, texts, CPU tensors) of each process, by rank, on all of them."""
 
     @abstractmethod
     def sum(self, tensor: Tensor) -> Tensor:
@@ -169,15 +218,15 @@ class Parallelism(ABC):
 
     @abstractmethod
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows (M, D) of all processes, one rank after another; a gradient reaches the rows of each."""
+        """The rows (M, D) of all processes, one rank after another; M is the same everywhere, and a gradient reaches the rows of each."""
 
     @abstractmethod
     def norms(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """The 2-norm of each group of gradients, taken over the group as if it were one vector."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Leave no process behind."""
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.collect(None)
 
 
 @dataclass(frozen=True)
@@ -186,7 +235,8 @@ class Encoder:
 
     backbone: Backbone
     preprocessing: Preprocessing
-    device: torch.device
+    channels: int
+    parallelism: Parallelism  # every process evaluates; what takes long may be divided
     encode: Callable[[Iterable[Item]], Tokens]
     unreadable: Callable[[list[str], int], None]  # told what could not be read of so many images
     seen: dict[Any, Any] = field(default_factory=dict)  # features that evaluators of one round share

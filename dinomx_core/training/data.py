@@ -5,12 +5,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from dinomx_core.artifacts import RunFolder
 from dinomx_core.errors import DataError, DinomxError
 from dinomx_core.planning.plan import Batch
 from dinomx_core.planning.seeds import seed_of
@@ -106,8 +106,9 @@ class TrainingImages(TorchDataset):
 class Unreadable:
     """Counts the images that turned out unreadable, names them in `unreadable.txt`, and stops the run when they are too many."""
 
-    def __init__(self, folder: Path, count: int, share: float, note: Callable[[str], None]):
-        self.file, self.count, self.share, self.note = folder / "unreadable.txt", count, share, note
+    def __init__(self, folder: RunFolder, count: int, share: float, note: Callable[[str], None]):
+        self.file, self.count, self.share, self.note = folder.path / "unreadable.txt", count, share, note
+        self.writes = folder.writes
         self.known = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
 
     def add(self, faults: tuple[str, ...]) -> None:
@@ -128,7 +129,7 @@ class Unreadable:
                 self.note(f"{what}: {fault}")
             if len(self.known) == SHOWN:
                 self.note(f"further unreadable images are named in {self.file} only")
-        if fresh:
+        if fresh and self.writes:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(f"{fault}\n" for fault in fresh)
 

@@ -44,7 +44,7 @@ def embed_images(
 
     def batches() -> Iterator[Batch]:
         items: list[Item] = []
-        for number, item in enumerate(read_ahead(dataset, faults.append), 1):
+        for number, (_, item) in enumerate(read_ahead(dataset, faults.append, range(len(dataset))), 1):
             items.append(item)
             if len(items) == batch_size:
                 yield finish(items)

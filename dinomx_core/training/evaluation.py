@@ -11,7 +11,7 @@ from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, TrainingError
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
-from dinomx_core.training.contracts import Dataset, Encoder
+from dinomx_core.training.contracts import Dataset, Encoder, Parallelism
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.pixels import normalise, resize, to_float
 
@@ -31,23 +31,26 @@ def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
 def make_encoder(
     backbone: Backbone,
     how: Preprocessing,
-    device: torch.device,
+    channels: int,
+    parallelism: Parallelism,
     unreadable: Callable[[list[str], int], None] = lambda faults, count: None,
 ) -> Encoder:
-    """A backbone in evaluation mode, float32, without gradients."""
+    """A backbone in evaluation mode, without autocast or gradients."""
+    device = parallelism.device
+    narrow = torch.float64 if next(backbone.parameters()).dtype == torch.float64 else torch.float32
 
     def encode(items: Iterable[Item]) -> Tokens:
-        pixels = torch.stack([preprocess(item, how) for item in items]).to(device)
+        pixels = torch.stack([preprocess(item, how) for item in items]).to(device, narrow)
         modes = [(module, module.training) for module in backbone.modules()]
         backbone.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # what is put together from shards for it may be used in training too
                 return backbone(pixels)
         finally:
             for module, training in modes:
                 module.training = training
 
-    return Encoder(backbone, how, device, encode, unreadable)
+    return Encoder(backbone, how, channels, parallelism, encode, unreadable)
 
 
 def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str], int], None]) -> dict[str, float]:
@@ -56,28 +59,30 @@ def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str
     devices = [parts.device] if parts.device.type == "cuda" else []
     figures: dict[str, float] = {}
     with torch.random.fork_rng(devices=devices):
-        encoder = make_encoder(parts.teacher.network.backbone, parts.plan.preprocessing, parts.device, unreadable)
+        backbone, how = parts.teacher.network.backbone, parts.plan.preprocessing
+        encoder = make_encoder(backbone, how, parts.plan.data.channels, parts.parallelism, unreadable)
         for label in labels:
             found = parts.evaluators[label].evaluate(encoder)
             figures.update({f"{label}/{name}": value for name, value in found.items()})
     return figures
 
 
-def read_ahead(data: Dataset, fault: Callable[[str], None]) -> Iterator[Item]:
-    """A data set's items in order, read by a few threads ahead of their use; `fault` is told of those that cannot be read."""
+def read_ahead(data: Dataset, fault: Callable[[str], None], indices: Iterable[int]) -> Iterator[tuple[int, Item]]:
+    """Some of a data set's items with their indices, in order, read by a few threads ahead of their use; `fault` is told of those
+    that cannot be read."""
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[Item]] = deque()
-        for index in range(len(data)):
-            waiting.append(pool.submit(data.__getitem__, index))
+        waiting: deque[tuple[int, Future[Item]]] = deque()
+        for index in indices:
+            waiting.append((index, pool.submit(data.__getitem__, index)))
             if len(waiting) > READ_AHEAD:
-                yield from _read(waiting.popleft(), fault)
+                yield from _read(*waiting.popleft(), fault)
         while waiting:
-            yield from _read(waiting.popleft(), fault)
+            yield from _read(*waiting.popleft(), fault)
 
 
-def _read(future: Future[Item], fault: Callable[[str], None]) -> Iterator[Item]:
+def _read(index: int, future: Future[Item], fault: Callable[[str], None]) -> Iterator[tuple[int, Item]]:
     try:
-        yield future.result()
+        yield index, future.result()
     except DataError as error:
         fault(str(error))
 
@@ -95,29 +100,46 @@ def summaries(encoder: Encoder, chosen: Chosen, data: Dataset, batch_size: int) 
 
 
 def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each process encodes every n-th image, and gets what the others encoded."""
+    parallelism = encoder.parallelism
     features: list[torch.Tensor] = []
-    labels: list[int] = []
+    labels: list[tuple[int, int]] = []  # with the image's index
     batch: list[Item] = []
     faults: list[str] = []
+    rounds = -(
+        -len(data) // (parallelism.world_size * batch_size)
+    )  # forward passes of each process, if they are sharded
 
     def flush() -> None:
-        if batch:
-            features.append(encoder.encode(batch).summary.float().cpu())
-            batch.clear()
+        features.append(encoder.encode(batch).summary.float().cpu())
+        batch.clear()
 
-    for item in read_ahead(data, faults.append):
+    for index, item in read_ahead(data, faults.append, range(parallelism.rank, len(data), parallelism.world_size)):
         if item.label is not None:
             batch.append(item)
-            labels.append(item.label)
+            labels.append((index, item.label))
         if len(batch) == batch_size:
             flush()
-    flush()
+    if batch:
+        flush()
+    found = torch.cat(features) if features else torch.empty(0)
+    blank = Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))
+    if parallelism.world_size > 1:
+        for _ in range(rounds - len(features)):
+            encoder.encode([blank])
+        everyone = parallelism.collect((found, labels, faults))
+        found = (
+            torch.cat([rows for rows, _, _ in everyone if len(rows)]) if any(len(r) for r, _, _ in everyone) else found
+        )
+        labels = [label for _, part, _ in everyone for label in part]
+        faults = [fault for _, _, part in everyone for fault in part]
+        order = sorted(range(len(labels)), key=labels.__getitem__)
+        found, labels = found[order], [labels[n] for n in order]
     encoder.unreadable(faults, len(data))
     if not labels:
         raise DataError(f"none of {len(data)} images can be read" + (f"; the first: {faults[0]}" if faults else ""))
-    result = torch.cat(features)
-    if not bool(torch.isfinite(result).all()):
+    if not bool(torch.isfinite(found).all()):
         raise TrainingError(
             "the model's features are not finite: it has diverged; lower optimizer.lr or train in float32"
         )
-    return result, torch.tensor(labels)
+    return found, torch.tensor([label for _, label in labels])

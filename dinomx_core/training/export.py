@@ -1,6 +1,5 @@
 """Exports: a backbone as a Hugging Face folder with its preprocessing and a model card, or as ONNX."""
 
-import copy
 import json
 import logging
 import warnings
@@ -24,7 +23,6 @@ from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
 from dinomx_core.training.card import model_card
 from dinomx_core.training.contracts import Strategy
-from dinomx_core.training.memory import widen
 from dinomx_core.training.opening import load_backbone, merged, rebuilt
 
 PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"
@@ -79,7 +77,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "passes": round(plan.passes, 2),
         "precision": spec.run.precision,
         "parameters": plan.backbone.parameters,
-        "command": plan.command,
+        "command": plan.source.command,
         "versions": plan.env.versions,
     }
 
@@ -166,14 +164,14 @@ FORMATS: dict[str, Callable[..., float | None]] = {"huggingface": write_export, 
 
 
 def save_run_export(parts: Parts, folder: RunFolder) -> None:
-    """The teacher's backbone, as the run ends, in `export/`."""
-    backbone, evaluations = parts.teacher.network.backbone, folder.rows("evaluations")
+    """The teacher's backbone, from the checkpoint that the run ended with, in `export/`."""
+    place = folder.checkpoints / str(parts.plan.steps)
+    backbone, strategies = rebuilt(describe(place, parts.plan.registry))
+    load_backbone(backbone, place, "teacher")
     about = {**description(parts), "network": "teacher", "step": parts.plan.steps}
-    strategies = [strategy for label, strategy in parts.strategies.items() if label in parts.plan.spec.strategies]
 
     def write(draft: Path) -> None:
-        plain = write_beside(draft, widen(copy.deepcopy(backbone)) if strategies else backbone, strategies)
-        write_export(draft, plain, about, evaluations)
+        write_export(draft, write_beside(draft, backbone.eval(), strategies), about, folder.rows("evaluations"))
 
     write_folder(folder.export, write)
 

@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 @dataclass
 class Tokens:
     """What a backbone returns, with each sort of token apart so that registers can never be taken for patches.
@@ -32,7 +37,7 @@ class Tokens:
         """Patches brought to another grid by bicubic interpolation (B, h * w, D)."""
         if self.grid == grid:
             return self.patches
-        maps = self.patches.float().unflatten(1, self.grid[-2:]).permute(0, 3, 1, 2)
+        maps = at_least_float32(self.patches).unflatten(1, self.grid[-2:]).permute(0, 3, 1, 2)
         maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False, antialias=antialias)
         return maps.flatten(2).transpose(1, 2)
 
@@ -90,12 +95,13 @@ class Views:
     index: Tensor | None = None
     unreadable: tuple[str, ...] = ()
 
-    def to(self, device: torch.device) -> Views:
-        """The same batch on a device."""
+    def to(self, device: torch.device, kind: torch.dtype = torch.float32) -> Views:
+        """The same batch on a device, its pixels as numbers of a type."""
         ahead = device.type == "cuda"  # the loader pins memory for it; elsewhere a copy must be done before it is read
         move = lambda tensors: {k: t.to(device, non_blocking=ahead) for k, t in tensors.items()}  # noqa: E731
         labels = None if self.labels is None else self.labels.to(device, non_blocking=ahead)
-        return Views(move(self.pixels), move(self.masks), move(self.boxes), labels, self.index, self.unreadable)
+        pixels = {name: tensor.to(kind) for name, tensor in move(self.pixels).items()}
+        return Views(pixels, move(self.masks), move(self.boxes), labels, self.index, self.unreadable)
 
     def pin_memory(self) -> Views:
         """For the loader: the same batch in page-locked memory."""

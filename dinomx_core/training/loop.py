@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from statistics import fmean
 from typing import Any
 
 import attrs
@@ -25,7 +26,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest, first_step: int) -> None:
-    """Train from `first_step` to the plan's last, saving as the plan says.
+    """Train from `first_step` to the plan's last, saving as the plan says. Every process of the run does so together.
 
     Raises Stopped after saving when told to stop, TrainingError when the run cannot go on.
     """
@@ -33,23 +34,25 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
     images = make_images(parts)
     batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")
-    unreadable = Unreadable(folder.path, plan.data.count, spec.loader.max_unreadable, progress.note)
+    kind = torch.float64 if spec.run.precision == "float64" else torch.float32
+    unreadable = Unreadable(folder, plan.data.count, spec.loader.max_unreadable, progress.note)
     health = recall(parts, folder, first_step)
     said: set[str] = set()
-    with contextlib.closing(iter_views(loader, parts.device, unreadable.add)) as stream:
+    with contextlib.closing(iter_views(loader, parts.device, kind)) as stream:
         for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
             tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, step))
 
             # the step
             started = time.perf_counter()
-            row = train_step(parts, stream, step)
+            row, told = train_step(parts, stream, step, stop.reason)
             row["seconds"] = time.perf_counter() - started
             row["images_per_second"] = plan.batch.images / row["seconds"]
 
             # say and write what happened
             folder.write("metrics", row)
             progress.step(row)
+            unreadable.add(told.unreadable)
             tell(parts, folder, progress, health.step(row))
             for note in notes(parts, row):
                 if note not in said:
@@ -57,7 +60,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
                     progress.note(f"step {step}  {note}")
 
             # once in a while, and when told to stop: save
-            done, reason = step + 1, stop.reason
+            done, reason = step + 1, told.stop
             if reason or done == plan.steps or is_due(done, plan.lengths["checkpoint.every"]):
                 check_finite(parts, done)
                 save_checkpoint(parts, folder.checkpoints, done)
@@ -78,7 +81,8 @@ def make_images(parts: Parts) -> TrainingImages:
 
 def check_finite(parts: Parts, done: int) -> None:
     """Raise TrainingError where a step left weights that are not finite: they must not take a good checkpoint's place."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in parts.student.parameters()):
+    ours = (parts.parallelism.part(parameter).tensor for parameter in parts.student.parameters())
+    if not all(parts.parallelism.collect(all(bool(torch.isfinite(tensor).all()) for tensor in ours))):
         raise TrainingError(
             f"step {done - 1}: it left weights that are not finite; lower optimizer.lr, lengthen its warm-up, or train in float32"
         )
@@ -110,9 +114,9 @@ def tell(parts: Parts, folder: RunFolder, progress: Progress, verdicts: list[Ver
 
 
 def iter_views(
-    loader: Any, device: torch.device, unreadable: Callable[[tuple[str, ...]], None]
+    loader: Any, device: torch.device, kind: torch.dtype = torch.float32
 ) -> Generator[tuple[Views, float], None, None]:
-    """Batches on the device, each with the seconds it was waited for; `unreadable` is told of images that others stand in for."""
+    """Batches on the device, each with the seconds it was waited for."""
     batches = iter(loader)
     while True:
         started = time.perf_counter()
@@ -122,12 +126,35 @@ def iter_views(
             return
         if isinstance(views, DinomxError):
             raise views
-        unreadable(views.unreadable)
-        yield views.to(device), time.perf_counter() - started
+        yield views.to(device, kind), time.perf_counter() - started
 
 
-def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -> dict[str, Any]:
-    """One optimisation step: its micro-batches forward and backward, then optimiser, losses' state and teacher."""
+@attrs.frozen
+class Told:
+    """What the processes tell each other of a step: means of their metrics, images that others stand in for, and why to stop."""
+
+    metrics: dict[str, float]
+    unreadable: tuple[str, ...]
+    stop: str
+
+
+def share(parts: Parts, told: Told) -> Told:
+    """What all processes tell, as one."""
+    everyone = parts.parallelism.collect(told)
+    if len(everyone) == 1:
+        return told
+    metrics = {}
+    for name in dict.fromkeys(name for one in everyone for name in one.metrics):
+        metrics[name] = fmean(one.metrics[name] for one in everyone if name in one.metrics)
+    faults = tuple(fault for one in everyone for fault in one.unreadable)
+    return Told(metrics, faults, next((one.stop for one in everyone if one.stop), ""))
+
+
+def train_step(
+    parts: Parts, stream: Iterator[tuple[Views, float]], step: int, stop: str = ""
+) -> tuple[dict[str, Any], Told]:
+    """One optimisation step: its micro-batches forward and backward, then optimiser, losses' state and teacher. Returns its row, and
+    what the processes told each other; `stop`: why this one is to stop."""
     plan = parts.plan
     values = plan.values_at(step)
     for label, strategy in parts.strategies.items():
@@ -135,11 +162,15 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
     scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
     watch = is_due(step + 1, plan.lengths["health.every"])
     waited = 0.0
-    metrics: dict[str, float] = {}
+    sums: dict[str, float] = {}
+    faults: list[str] = []
     for part in range(plan.batch.accumulation):
         views, seconds = next(stream)
         waited += seconds
-        add_metrics(metrics, forward_backward(parts, views, scoped, step, part, watch), plan.batch.accumulation)
+        faults += views.unreadable
+        add_metrics(sums, forward_backward(parts, views, scoped, step, part, watch), plan.batch.accumulation)
+    told = share(parts, Told(sums, tuple(faults), stop))
+    metrics = told.metrics
     if not math.isfinite(metrics["loss"]):
         which = ", ".join(f"{name} = {value}" for name, value in metrics.items() if name.startswith("loss"))
         raise TrainingError(
@@ -161,16 +192,17 @@ def train_step(parts: Parts, stream: Iterator[tuple[Views, float]], step: int) -
         "weight_decay": weight_decay,
         "gradient_norm": norm,
         "data_seconds": waited,
-    }
+    }, told
 
 
 def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: int, watch: bool) -> dict[str, Any]:
     """One micro-batch. Model randomness (drop path) is reseeded here, so it follows from the step alone."""
     run, device = parts.plan.spec.run, parts.device
     torch.manual_seed(seed_of(parts.plan.seed, "model", step, part, parts.parallelism.rank))
-    with torch.autocast(device.type, AUTOCAST.get(run.precision), enabled=run.precision in AUTOCAST):
-        total, metrics = parts.objective(views, values, watch)
-    parts.optimizer.backward(total / parts.plan.batch.accumulation)
+    with parts.parallelism.micro_batch(parts.objective, last=part + 1 == parts.plan.batch.accumulation):
+        with torch.autocast(device.type, AUTOCAST.get(run.precision), enabled=run.precision in AUTOCAST):
+            total, metrics = parts.objective(views, values, watch)
+        parts.optimizer.backward(total / parts.plan.batch.accumulation)
     return {"loss": total.detach(), **metrics}
 
 

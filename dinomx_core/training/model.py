@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dinomx_core.builtin.single import SingleProcess
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.errors import DataError
@@ -17,6 +18,7 @@ from dinomx_core.planning.origin import describe
 from dinomx_core.planning.plan import Plan
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import build_backbone
+from dinomx_core.training.contracts import Encoder
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
@@ -32,7 +34,10 @@ class Model:
 
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing, channels: int, about: dict[str, Any]):
         self.backbone, self.preprocessing, self.channels, self.about = backbone.eval(), preprocessing, channels, about
-        self._encoder = make_encoder(backbone, preprocessing, torch.device("cpu"))
+        self._encoder = self._make_encoder(torch.device("cpu"))
+
+    def _make_encoder(self, device: torch.device) -> Encoder:
+        return make_encoder(self.backbone, self.preprocessing, self.channels, SingleProcess(None, device))
 
     @classmethod
     def open(cls, folder: Path, network: str, registry: Registry) -> "Model":
@@ -53,7 +58,7 @@ class Model:
     def to(self, device: torch.device) -> "Model":
         """Move the model; returns itself."""
         self.backbone.to(device)
-        self._encoder = make_encoder(self.backbone, self.preprocessing, device)
+        self._encoder = self._make_encoder(device)
         return self
 
     def __call__(self, images: Sequence[str | Path | Image.Image | np.ndarray | torch.Tensor]) -> Tokens:

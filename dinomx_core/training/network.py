@@ -1,7 +1,6 @@
 """A network: one backbone, its heads by label, and the union of requests run once. And the objective that wraps two of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,13 +67,10 @@ class Network(nn.Module):
                 mask = None if request.masking == "none" or mask is None else mask.flatten(0, 1)
                 # Where every request is for class tokens, the last block's patches are nobody's.
                 short = all(r.select == "cls" for r in requests if (r.view, r.masking) == key)
-                if request.masking == "none" and request.view in begun:
-                    hidden, done = begun[request.view]
-                    passes[key] = self.backbone.end(replace(hidden), done, layers, short)
-                    continue
+                start = begun.get(request.view) if request.masking == "none" else None
                 if self.scale is not None:
                     pixels = pixels * self.scale + self.shift
-                passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short)
+                passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short, start)
         first = next(iter(passes.values()))
         self.features = (first[-1] if isinstance(first, tuple) else first).summary.detach()
         results: dict[Request, Any] = {}
@@ -149,7 +145,7 @@ class Objective(nn.Module):
             return {}
         with torch.no_grad():
             return {
-                view: (teacher.backbone.begin(views.pixels[view].flatten(0, 1), blocks=blocks), blocks)
+                view: (teacher.backbone(views.pixels[view].flatten(0, 1), blocks=blocks), blocks)
                 for view in sorted(set.intersection(*seen))
             }
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dinomx_core.errors import DataError
-from dinomx_core.folders import BASE_FILE, MANIFEST
+from dinomx_core.folders import BASE, BASE_STATE, MANIFEST
 from dinomx_core.planning.origin import Origin
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Loss, Strategy
+from dinomx_core.training.shards import files_of, load_state
 
 BACKBONE = "backbone."
 
@@ -49,29 +49,27 @@ def opened(origin: Origin, place: Path, network: str) -> Backbone:
 def load_backbone(backbone: Backbone, place: Path, network: str) -> None:
     """One network's backbone of a checkpoint, with what it shares with the others. Raises DataError when it is not there or does not
     fit."""
-    file = place / f"{network}.safetensors"
-    if network == "teacher" and not file.exists():
-        file = place / "student.safetensors"  # a run without a second network: the student teaches itself
-    if not file.exists():
-        there = ", ".join(sorted(f.stem for f in place.glob("*.safetensors") if f.stem in ("student", "teacher")))
+    wanted = network
+    if network == "teacher" and not files_of(place, network):
+        wanted = "student"  # a run without a second network: the student teaches itself
+    if not files_of(place, wanted):
+        there = ", ".join(name for name in ("student", "teacher") if files_of(place, name))
         raise DataError(f'{place}: holds no network "{network}", only {there or "none"}')
     try:
         files = json.loads((place / MANIFEST).read_text("utf-8"))["files"]
-        shared = load_file(place.parent / BASE_FILE) if f"../{BASE_FILE}" in files else {}
-        own = {k[len(BACKBONE) :]: tensor for k, tensor in load_file(file).items() if k.startswith(BACKBONE)}
-        backbone.load_state_dict({**shared, **own})
+        shared = any(name.startswith(f"../{BASE}/") for name in files)
+        base = load_state(place.parent / BASE, BASE_STATE) if shared else {}
+        backbone.load_state_dict({**base, **load_state(place, wanted, BACKBONE)})
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be loaded: {first_line(error)}") from None
+        raise DataError(f"{place / wanted}.safetensors: cannot be loaded: {first_line(error)}") from None
 
 
 def load_heads(heads: Mapping[str, nn.Module], place: Path, network: str) -> list[str]:
     """A checkpoint's heads of the same labels. Returns the labels that it does not have; raises DataError when one does not fit."""
     try:
-        saved = load_file(place / f"{network}.safetensors")
         fresh = []
         for label, head in heads.items():
-            inside = f"heads.{label}."
-            theirs = {key[len(inside) :]: tensor for key, tensor in saved.items() if key.startswith(inside)}
+            theirs = load_state(place, network, f"heads.{label}.")
             if theirs:
                 head.load_state_dict(theirs)
             else:
@@ -83,9 +81,8 @@ def load_heads(heads: Mapping[str, nn.Module], place: Path, network: str) -> lis
 
 def load_losses(losses: Mapping[str, Loss], place: Path) -> None:
     """What losses of the same label keep (centres of targets), where it has the same sizes."""
-    saved = load_file(place / "losses.safetensors")
     for label, loss in losses.items():
-        theirs = {name[len(label) + 1 :]: tensor for name, tensor in saved.items() if name.startswith(f"{label}.")}
+        theirs = load_state(place, "losses", f"{label}.")
         ours = loss.state_dict()
         if {name: tensor.shape for name, tensor in theirs.items()} == {name: t.shape for name, t in ours.items()}:
             loss.load_state_dict(theirs)

@@ -81,9 +81,9 @@ def train(config: dict, tensors: dict[str, Tensor], steps: int) -> tuple[Parts, 
     batches = MicroBatches(the_plan.batch, 0, 0, steps)
     loader = make_loader(make_images(parts), batches, the_plan.spec.loader, False)
     rows = []
-    with contextlib.closing(iter_views(loader, parts.device, lambda faults: None)) as stream:
+    with contextlib.closing(iter_views(loader, parts.device)) as stream:
         for step in range(steps):
-            row = {**the_plan.values_at(step), **train_step(parts, stream, step)}
+            row = {**the_plan.values_at(step), **train_step(parts, stream, step)[0]}
             row["last_layer_lr"] = next(g["lr"] for g in parts.optimizer.adamw.param_groups if g["last_layer"])
             rows.append(row)
     return parts, rows

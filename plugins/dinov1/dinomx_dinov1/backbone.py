@@ -52,7 +52,7 @@ class ViTBackbone(HuggingFaceBackbone):
         self.options = attrs.evolve(options, image_size=config.image_size)
         for block in self.blocks:
             block.__class__ = Layer
-        self.drop_path(torch.linspace(0, options.drop_path, shape.depth).tolist())
+        self.drop_path(torch.linspace(0, options.drop_path, shape.depth, device="cpu").tolist())
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Patches, mask token, class token, positions."""

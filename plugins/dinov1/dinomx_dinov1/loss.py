@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Views
+from dinomx_core.training.flow import Views, at_least_float32
 from dinomx_core.training.health import assignment_metrics
 from dinomx_dinov1 import plugin
 
@@ -15,7 +15,7 @@ def pair_entropy(teacher: Tensor, student: Tensor, temperature: float, same_crop
     teacher (T, B, K) probabilities; student (S, B, K) logits. With `same_crops` the student's crops are the teacher's, and a
     crop is not paired with itself; 0 where that leaves no pair.
     """
-    log_q = torch.log_softmax(student.float() / temperature, dim=-1)
+    log_q = torch.log_softmax(at_least_float32(student) / temperature, dim=-1)
     # The sum over pairs is (sum of p) . (sum of log q): T + S products in place of T * S.
     total = (teacher.sum(0) * log_q.sum(0)).sum()
     pairs = len(teacher) * len(student)

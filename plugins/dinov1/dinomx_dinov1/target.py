@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.training.contracts import Parallelism, Target
+from dinomx_core.training.flow import at_least_float32
 from dinomx_dinov1 import plugin
 
 
@@ -23,7 +24,7 @@ class CenteringTarget(Target):
 
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
         """logits (M, K) -> probabilities (M, K), float32; notes the logits for the next centre."""
-        logits = logits.float()
+        logits = at_least_float32(logits)
         if self.training:
             self.seen += logits.sum(0, keepdim=True)
             self.count += len(logits)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Views
+from dinomx_core.training.flow import Views, at_least_float32
 from dinomx_core.training.health import assignment_metrics
 from dinomx_dinov2 import plugin
 
@@ -17,7 +17,7 @@ def masked_entropy(teacher: Tensor, student: Tensor, masks: Tensor, temperature:
 
     teacher (M, K) probabilities, student (M, K) logits, of the patches that masks (B, N) bool name, image by image.
     """
-    entropy = -(teacher * torch.log_softmax(student.float() / temperature, dim=-1)).sum(-1)
+    entropy = -(teacher * torch.log_softmax(at_least_float32(student) / temperature, dim=-1)).sum(-1)
     counts = masks.sum(1)
     weights = (1 / counts.clamp_min(1)).repeat_interleave(counts, output_size=len(entropy))
     return (entropy * weights).sum() / len(masks), entropy.detach().sum() / max(1, len(entropy))

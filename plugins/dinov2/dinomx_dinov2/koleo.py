@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Views
+from dinomx_core.training.flow import Views, at_least_float32
 from dinomx_dinov2 import plugin
 
 EPS = 1e-8
@@ -20,7 +20,7 @@ def nearest_distances(rows: Tensor, everyone: Tensor, first: int, neighbours: in
 
     k is `neighbours`, or M - 1 where that is less; with `group` only rows of the same group in succession are neighbours.
     """
-    rows, everyone = F.normalize(rows.float(), eps=EPS), F.normalize(everyone.float(), eps=EPS)
+    rows, everyone = F.normalize(at_least_float32(rows), eps=EPS), F.normalize(at_least_float32(everyone), eps=EPS)
     own = torch.arange(first, first + len(rows), device=rows.device)
     other = torch.arange(len(everyone), device=rows.device)
     with torch.no_grad():
@@ -46,7 +46,7 @@ class KoleoLoss(Loss):
         told as `duplicates` (images) and `missing` (neighbours)."""
         tokens: Tensor = outputs[self.request]
         options = self.options
-        total = 0.0 * tokens.float().sum()
+        total = 0.0 * at_least_float32(tokens).sum()
         distance = duplicates = missing = torch.zeros((), device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):
             for rows in tokens:

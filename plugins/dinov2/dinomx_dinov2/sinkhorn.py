@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.training.contracts import Parallelism, Target
+from dinomx_core.training.flow import at_least_float32
 from dinomx_dinov2 import plugin
 
 
@@ -21,7 +22,7 @@ class SinkhornTarget(Target):
         Worked out in logarithms: exponentials of logits that lie far apart would leave the range of float32.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            logs = logits.float() / temperature
+            logs = at_least_float32(logits) / temperature
             for _ in range(self.iterations):
                 logs = logs - self._over_rows(logs)
                 logs = torch.log_softmax(logs, dim=1)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Views
+from dinomx_core.training.flow import Views, at_least_float32
 from dinomx_dinov3 import plugin
 
 
@@ -41,6 +41,8 @@ class GramLoss(Loss):
         elif options.level == "batch":
             ours, theirs = ours.flatten(0, 1), theirs.flatten(0, 1)
         if not ours.numel():  # a batch without masked patches
-            return LossResult(0.0 * student.patches.float().sum())
+            return LossResult(0.0 * at_least_float32(student.patches).sum())
         with torch.autocast(ours.device.type, enabled=False):
-            return LossResult(gram_distance(ours.float(), theirs.float(), options.normalised, options.negatives))
+            return LossResult(
+                gram_distance(at_least_float32(ours), at_least_float32(theirs), options.normalised, options.negatives)
+            )

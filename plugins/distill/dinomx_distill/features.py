@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dinomx_core.training.contracts import Loss, LossContext, LossResult, Outputs, Scheduled
-from dinomx_core.training.flow import Views
+from dinomx_core.training.flow import Views, at_least_float32
 from dinomx_distill import plugin
 
 
@@ -53,7 +53,7 @@ class FeatureLoss(Loss):
             mine, wanted, weight = rows[name]
             projected = projector(mine)
             with torch.autocast(projected.device.type, enabled=False):
-                found = distance(projected.float(), wanted().float(), self.options.distance)
+                found = distance(at_least_float32(projected), at_least_float32(wanted()), self.options.distance)
             total = total + weight * found
             metrics[name] = found.detach()
         return LossResult(total, metrics)

@@ -14,7 +14,6 @@ from dinomx_core.builtin.families import FAMILIES, Hf, hf_shape
 from dinomx_core.builtin.hf import build_hf
 from dinomx_core.declare.facts import Parameters
 from dinomx_core.errors import ConfigError
-from dinomx_core.folders import BASE_FILE
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import digest
 from dinomx_lora import plugin
@@ -23,6 +22,7 @@ from dinomx_lora.strategy import LoraStrategy
 from tests.fixtures import TIMINGS, rows, steps
 from tests.test_resume import assert_a_cut_changes_nothing
 
+BASE_FILE = "base/weights.safetensors"
 LORA = {"strategies": ["lora"], "strategy": {"lora": {"rank": 2}}}
 
 
@@ -156,7 +156,7 @@ def test_the_estimate_knows_what_is_saved(toy):
 
 def test_student_and_teacher_share_one_base_and_follow_adapter_by_adapter(toy):
     parts = build(api.plan(toy(**LORA)))
-    before, start = digest(parts.base), copy.deepcopy(parts.teacher.network.state_dict())
+    before, start = digest(parts.base, parts.parallelism), copy.deepcopy(parts.teacher.network.state_dict())
     ours, theirs = (dict(n.backbone.named_parameters()) for n in (parts.student, parts.teacher.network))
     for name, parameter in ours.items():
         assert (theirs[name] is parameter) == (".lora_" not in name)
@@ -168,7 +168,11 @@ def test_student_and_teacher_share_one_base_and_follow_adapter_by_adapter(toy):
     assert inside & backbone == {id(p) for name, p in ours.items() if ".lora_" in name}
     steps(parts, 2)
     assert all(p.requires_grad for name, p in ours.items() if ".lora_" in name)
-    assert digest(parts.base) == before == digest({name: theirs[name] for name in parts.base})
+    assert (
+        digest(parts.base, parts.parallelism)
+        == before
+        == digest({name: theirs[name] for name in parts.base}, parts.parallelism)
+    )
     moved = [
         name for name, tensor in parts.teacher.network.state_dict().items() if not torch.equal(tensor, start[name])
     ]

@@ -1,0 +1,148 @@
+"""One of several processes fails: the others learn of it and end, and it is told once."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+import torch.distributed as dist
+
+from dinomx_core.artifacts import write_atomically
+from dinomx_core.errors import DinomxError, Stopped
+from dinomx_core.planning.world import World
+
+OUTCOME, STOP = "outcome.json", "stop"  # files in the folder of processes that `dinomx run` has started
+NOW = "now"  # in the second: end at once
+EVERY = 0.5  # seconds between two looks
+LOST = 1  # exit code of a process that lost the others: they may be started again
+BUG = 70  # and of one that met what nobody foresaw
+
+
+@attrs.frozen
+class Outcome:
+    """How a run failed: what to say, and with which exit code."""
+
+    message: str
+    label: str
+    code: int
+
+    @classmethod
+    def of(cls, error: BaseException, rank: int) -> "Outcome":
+        """An error of ours is told with its rank, unless all processes agreed to stop; another one with its traceback."""
+        if isinstance(error, Stopped):
+            return cls(str(error), error.label, error.exit_code)
+        if isinstance(error, DinomxError):
+            return cls(f"rank {rank}: {error}", error.label, error.exit_code)
+        return cls(f"rank {rank}:\n{''.join(traceback.format_exception(error))}".rstrip(), "error", BUG)
+
+    def error(self) -> DinomxError:
+        """The error to raise for it."""
+        found = DinomxError(self.message)
+        found.label, found.exit_code = self.label, self.code
+        return found
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """What processes that `dinomx run` has started left in their folder."""
+    file = folder / OUTCOME
+    return Outcome(**json.loads(file.read_text("utf-8"))) if file.exists() else None
+
+
+def lost_others(error: BaseException) -> bool:
+    """Whether an error is of the connection to other processes."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Timed out waiting")
+    )
+
+
+class Watch:
+    """Looks from a thread whether another process has failed, and then ends this one; tells the others when this one fails.
+
+    folder: of processes that `dinomx run` has started, which end with exit code 0 where starting them again would not help.
+    """
+
+    def __init__(self, world: World, folder: Path | None):
+        self.world, self.folder, self.parent = world, folder, os.getppid()
+        self.key = f"dinomx/{world.attempt}/outcome"
+        self.done = threading.Event()
+        self.store: dist.Store | None = None
+        self.connected = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        host, _, port = self.world.address.rpartition(":")
+        with contextlib.suppress(RuntimeError, ValueError):
+            self.store = dist.TCPStore(
+                host, int(port), is_master=False, wait_for_workers=False, timeout=timedelta(seconds=600)
+            )
+        self.connected.set()
+        while not self.done.wait(EVERY):
+            if self.folder and (os.getppid() != self.parent or self._now()):
+                os._exit(LOST)
+            try:
+                if self.store and self.store.check([self.key]):
+                    self.leave(Outcome(**json.loads(self.store.get(self.key))))
+            except RuntimeError:  # the store has gone, and with it the run
+                self.store = None
+
+    def _now(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.folder is not None and (self.folder / STOP).read_text("utf-8") == NOW
+        return False
+
+    def leave(self, outcome: Outcome) -> None:
+        """End this process, because of another one."""
+        if self.folder:
+            write_atomically(self.folder / OUTCOME, json.dumps(attrs.asdict(outcome)))
+        os._exit(0 if self.folder else outcome.code)
+
+    def publish(self, outcome: Outcome) -> bool:
+        """Tell the others. Returns whether this process was the first to tell something; it goes on until they have heard it."""
+        self.done.set()
+        text = json.dumps(attrs.asdict(outcome))
+        first = True
+        self.connected.wait(10)
+        with contextlib.suppress(RuntimeError):
+            if self.store:
+                found = self.store.compare_set(self.key, "", text).decode()
+                first = found == text
+                outcome = Outcome(**json.loads(found))
+                time.sleep(3 * EVERY)
+        if self.folder:
+            write_atomically(self.folder / OUTCOME, json.dumps(attrs.asdict(outcome)))
+        return first
+
+
+@contextlib.contextmanager
+def watched(world: World, folder: Path | None) -> Iterator[None]:
+    """Within it, an error of any process ends all of them. Raises it in the first that tells it; the others end silently."""
+    watch = Watch(world, folder)
+    watch.thread.start()
+    try:
+        yield
+    except BaseException as error:
+        if lost_others(error):
+            time.sleep(2.0 if folder else 4 * EVERY)  # whoever caused it may say so, or is found dead
+            what = str(error).strip().partition("\n")[0]
+            error = DinomxError(f"lost contact to the other processes: {what}")
+            if folder:
+                raise LostContact(str(error)) from None
+        outcome = Outcome.of(error, world.rank)
+        if not watch.publish(outcome):
+            os._exit(outcome.code if folder is None else 0)
+        raise outcome.error() from None
+    finally:
+        watch.done.set()
+
+
+class LostContact(DinomxError):
+    """The other processes of a run cannot be reached any more."""

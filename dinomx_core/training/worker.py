@@ -1,0 +1,57 @@
+"""What a process does that `dinomx run` has started: `python -m dinomx_core.training.worker FOLDER`."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+JOB = "job.json"
+
+
+def main(folder: Path) -> int:
+    """Run the job in the folder. Returns an exit code: 0 even for errors of ours, which starting again would not help."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has started this one says when to stop
+    job = json.loads((folder / JOB).read_text("utf-8"))
+    sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
+    from dinomx_core import api
+    from dinomx_core.errors import DinomxError
+    from dinomx_core.planning.plan import Source
+    from dinomx_core.planning.world import started
+    from dinomx_core.progress import Silent, TextProgress
+    from dinomx_core.running import run_here
+    from dinomx_core.training.group import no_group_left
+    from dinomx_core.training.stopping import FILE
+    from dinomx_core.training.watch import LOST, STOP, LostContact, watched
+
+    world = started(os.environ)
+    assert world, "not started by the launcher"
+    os.environ[FILE] = str(folder / STOP)
+    quiet = job["quiet"] or world.rank
+    try:
+        with no_group_left(), watched(world, folder):
+            plugins = [importlib.import_module(name) for name in job["plugins"]]
+            plans = api.plans_of(Source(job["text"], job["place"], tuple(job["settings"]), job["command"]), plugins)
+            again = world.attempt > 0
+            progress = Silent() if quiet else TextProgress()
+            if again:
+                progress.note(f"all processes were started again ({world.attempt})")
+            run_here(plans, resume=job["resume"] or again, overwrite=job["overwrite"] and not again, progress=progress)
+    except LostContact as error:
+        record(error)
+        return LOST
+    except DinomxError:
+        pass  # is in the folder
+    return 0
+
+
+def record(error: Exception) -> None:
+    """Let the launcher know of an error after which all processes may be started again."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    get_error_handler().record_exception(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

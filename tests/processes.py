@@ -1,0 +1,75 @@
+"""Processes that stay together over many tests: each call runs a function on all of them and returns what each gave."""
+
+import importlib
+import multiprocessing
+import os
+import socket
+import traceback
+
+
+class Group:
+    """`size` processes that form one process group on this machine's CPUs."""
+
+    def __init__(self, size):
+        self.size = size
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        self.members = []
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(rank, size, port, theirs), daemon=True)
+            process.start()
+            self.members.append((process, ours))
+
+    def __call__(self, function, *arguments, timeout=120):
+        """Run "module:function" with arguments on every process. Raises when one of them does, or takes longer than `timeout` s."""
+        for _, pipe in self.members:
+            pipe.send((function, arguments))
+        results = []
+        for rank, (_, pipe) in enumerate(self.members):
+            if not pipe.poll(timeout):
+                self.close()
+                raise TimeoutError(f"rank {rank} gave nothing within {timeout} s")
+            good, result = pipe.recv()
+            if not good:
+                self.close()
+                raise RuntimeError(f"rank {rank}: {result}")
+            results.append(result)
+        return results
+
+    def close(self):
+        """End them."""
+        for process, _ in self.members:
+            process.kill()
+        self.members = []
+
+
+def serve(rank, size, port, pipe):
+    """What one of them does."""
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="localhost", MASTER_PORT=str(port), HF_HUB_OFFLINE="1",
+    )  # fmt: skip
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        module, _, name = function.partition(":")
+        try:
+            result = True, getattr(importlib.import_module(module), name)(*arguments)
+        except BaseException as error:
+            result = False, "".join(traceback.format_exception(error))
+        pipe.send(result)
+
+
+_groups = {}
+
+
+def group(size):
+    """The group of that size, which lives as long as the tests; a fresh one where the last was closed by a failure."""
+    if size not in _groups or not _groups[size].members:
+        _groups[size] = Group(size)
+    return _groups[size]
