@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -134,6 +135,7 @@ def run(
     watcher = progress or Silent()
     world = stages[0].env.world
     if stages[0].batch.world_size > 1 and world is None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's remarks would be printed by each process
         from dinomx_core.training.launch import launch
 
         for stage in stages:

@@ -1,6 +1,7 @@
 """The `dinomx` command: a thin skin over `dinomx_core.api`, and the only place that prints errors."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dinomx_core.errors import ConfigError, DinomxError, Problem
+from dinomx_core.planning.world import started
 
 app = typer.Typer(
     name="dinomx",
@@ -51,26 +53,53 @@ def run(
     from dinomx_core.progress import Silent, TextProgress
 
     plans = api.plans(config, overrides=set_ or [], out=out)
-    for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
+    world = plans[0].env.world
+    first = world is None or world.rank == 0
+    for warning in dict.fromkeys(warning for plan in plans if first for warning in plan.warnings):
         typer.echo(f"warning: {warning}", err=True)
     result = api.run(plans, overwrite=overwrite, resume=resume, progress=Silent() if quiet else TextProgress())
+    if not first:
+        return
     typer.echo(f"run folder   {result.folder}")
     typer.echo(f"load it      dinomx_core.load({str(result.folder)!r})")
     typer.echo(f"or with      transformers.AutoModel.from_pretrained({str(result.export)!r})")
 
 
 @app.command()
-def plan(config: Config, set_: Settings = None, out: Out = None, json_: AsJson = False) -> None:
+def plan(
+    config: Config,
+    set_: Settings = None,
+    out: Out = None,
+    json_: AsJson = False,
+    fit: Annotated[
+        str, typer.Option("--fit", metavar="MEMORY", help="Propose what fits into so much a process, e.g. 24GiB")
+    ] = "",
+    world_size: Annotated[
+        int, typer.Option("--world-size", min=0, help="Imagine so many processes; 0: those that there would be")
+    ] = 0,
+    device: Annotated[str, typer.Option("--device", help="Imagine a GPU, one a process, e.g. h200")] = "",
+) -> None:
     """Show everything that a run would do, and do none of it."""
     from dinomx_core import api
-    from dinomx_core.planning.show import lines
+    from dinomx_core.planning.devices import DEVICES, elsewhere, parse_bytes
+    from dinomx_core.planning.plan import Env
+    from dinomx_core.planning.show import fitting, lines
 
-    made = api.plans(config, overrides=set_ or [], out=out)
-    if json_:
+    if device and device not in DEVICES:
+        raise ConfigError([Problem(f'expected one of {", ".join(DEVICES)}, got "{device}"', "--device")])
+    try:
+        memory = parse_bytes(fit) if fit else 0.0
+    except ValueError as error:
+        raise ConfigError([Problem(str(error), "--fit")]) from None
+    there = DEVICES.get(device)
+    made = api.plans(config, overrides=set_ or [], out=out, env=elsewhere(Env.here(), world_size, there))
+    if memory:
+        typer.echo("\n\n".join("\n".join(fitting(plan, memory)) for plan in made))
+    elif json_:
         stages = {plan.stage: plan.to_json() for plan in made}
         typer.echo(json.dumps(stages if made[0].stage else stages[""], indent=1))
     else:
-        typer.echo("\n\n".join("\n".join(lines(plan)) for plan in made))
+        typer.echo("\n\n".join("\n".join(lines(plan, there)) for plan in made))
 
 
 @app.command()
@@ -141,6 +170,8 @@ def main() -> None:
     try:
         app()
     except DinomxError as error:
+        if isinstance(error, ConfigError) and (world := started(os.environ)) and world.local_rank:
+            sys.exit(error.exit_code)  # the first process of each host tells it
         text = f"{error.label}: {error}" if "\n" not in str(error) else f"{error.label}s:\n{error}"
         print(text, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -101,7 +101,7 @@ def resume_step(the_plan: Plan, watcher: Progress) -> int | None:
         message = f"{the_plan.steps} steps, but the run has done {step}; ask for as many or more"
         raise ConfigError([Problem(message, "run.steps")])
     if changed := changed_versions(the_plan, saved):
-        watcher.note(f"going on with other versions, so not bit by bit as before: {changed}")
+        watcher.note(f"going on with changes, so not bit by bit as before: {changed}")
     return step
 
 

@@ -4,7 +4,9 @@ import importlib
 import multiprocessing
 import os
 import socket
+import time
 import traceback
+from multiprocessing import connection
 
 
 class Group:
@@ -27,17 +29,24 @@ class Group:
         """Run "module:function" with arguments on every process. Raises when one of them does, or takes longer than `timeout` s."""
         for _, pipe in self.members:
             pipe.send((function, arguments))
-        results = []
-        for rank, (_, pipe) in enumerate(self.members):
-            if not pipe.poll(timeout):
+        results = {}
+        end = time.monotonic() + timeout
+        ranks = {pipe: rank for rank, (_, pipe) in enumerate(self.members)}
+        while len(results) < self.size:
+            ready = connection.wait(
+                [pipe for pipe, rank in ranks.items() if rank not in results], end - time.monotonic()
+            )
+            if not ready:
                 self.close()
-                raise TimeoutError(f"rank {rank} gave nothing within {timeout} s")
-            good, result = pipe.recv()
-            if not good:
-                self.close()
-                raise RuntimeError(f"rank {rank}: {result}")
-            results.append(result)
-        return results
+                raise TimeoutError(
+                    f"ranks {sorted(set(range(self.size)) - set(results))} gave nothing within {timeout} s"
+                )
+            for pipe in ready:
+                good, results[ranks[pipe]] = pipe.recv()
+                if not good:
+                    self.close()
+                    raise RuntimeError(f"rank {ranks[pipe]}: {results[ranks[pipe]]}")
+        return [results[rank] for rank in range(self.size)]
 
     def close(self):
         """End them."""
@@ -50,7 +59,7 @@ def serve(rank, size, port, pipe):
     """What one of them does."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
-        MASTER_ADDR="localhost", MASTER_PORT=str(port), HF_HUB_OFFLINE="1",
+        MASTER_ADDR="localhost", MASTER_PORT=str(port), HF_HUB_OFFLINE="1", TORCH_CPP_LOG_LEVEL="ERROR",
     )  # fmt: skip
     while True:
         try:

@@ -26,7 +26,7 @@ class DataParallel(ManyProcesses):
             return DistributedDataParallel(
                 objective.to(self.device),
                 broadcast_buffers=False,
-                find_unused_parameters=True,
+                find_unused_parameters=self.world_size > 1,
                 gradient_as_bucket_view=True,
             )
 

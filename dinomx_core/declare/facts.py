@@ -143,6 +143,7 @@ class Draft:
     backbone: BackboneShape | None
     steps: int
     batch_size: int
+    device: str = "cpu"
 
 
 @attrs.frozen

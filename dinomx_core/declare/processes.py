@@ -30,6 +30,7 @@ class Processes:
         "c10d", "how they meet: c10d numbers the hosts as they come; static takes the numbers that `host` gives"
     )
     host: int = option(-1, "number of this host, from 0, for a static rendezvous")
+    patience: float = option(300.0, "seconds that a host waits for the others to come", check=positive)
     restarts: int = option(
         3, "how often to start all processes again from the newest checkpoint when one dies", check=not_negative
     )
@@ -44,24 +45,24 @@ class Load:
     """Numbers of parameters of a run, by which a parallelism tells what it holds and sends.
 
     trainable: of the student with its heads and losses; shared: of the backbone, never train, held in common by student and teacher;
-    still: of every other network (the teacher and further ones). blocks: of the backbone. world_size: processes.
+    still: of every other network (the teacher and further ones). unit: of the largest block or head. world_size: processes.
     """
 
     trainable: int
     shared: int
     still: int
-    blocks: int
+    unit: int
     world_size: int
     accumulation: int
 
 
 @attrs.frozen
 class Division:
-    """How a parallelism divides a run. held: share of weights, gradients and optimiser state that one process holds; whole: bytes beside
-    them that it holds for a moment; sent: bytes that each process sends a step."""
+    """How a parallelism divides a run. held: share of weights, gradients and optimiser state that one process holds; passing: bytes that it
+    holds beside them for a moment; sent: bytes that each process sends a step."""
 
     held: float
-    whole: float
+    passing: float
     sent: float
 
 

@@ -4,7 +4,7 @@ FLOPs are those of the matrix products when every block runs once for all tokens
 not counted. Memory is an estimate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -14,6 +14,7 @@ from dinomx_core.declare.facts import (
     Request,
     View,
 )
+from dinomx_core.declare.processes import Division, Load
 from dinomx_core.planning.spec import RunOptions
 from dinomx_core.planning.trained import Trains
 
@@ -27,19 +28,33 @@ FROZEN_WIDTHS, FROZEN_MLP_WIDTHS = 6, 1
 
 
 @attrs.frozen
+class Batch:
+    """How a step's images are divided: `images` = world_size x accumulation x micro."""
+
+    images: int
+    world_size: int
+    accumulation: int
+    micro: int
+
+
+@attrs.frozen
 class Cost:
-    """Figures of one step on one process: FLOPs of all its images, bytes of weights, optimiser state and kept activations."""
+    """Figures of one step: FLOPs of all its images; and of one process the bytes of weights, gradients, optimiser state, kept activations,
+    of what passes through it for a moment, and of what it sends."""
 
     flops: float
     parameter_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
     activation_bytes: int
+    passing_bytes: int
+    sent_bytes: int
 
     @property
     def memory_bytes(self) -> int:
-        """Estimated peak."""
-        return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes + self.activation_bytes
+        """Estimated peak of a process."""
+        state = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
+        return state + self.activation_bytes + self.passing_bytes
 
 
 def estimate(
@@ -47,13 +62,14 @@ def estimate(
     heads: dict[str, HeadShape],
     requests: tuple[Request, ...],
     views: dict[str, View],
-    micro: int,
-    images: int,
+    batch: Batch,
     run: RunOptions,
     trains: Trains,
     others: Mapping[str, BackboneShape],
+    divide: Callable[[Load], Division],
 ) -> Cost:
-    """Cost of a step of `images` images in micro-batches of `micro`; `others`: shapes of networks that are not the student's."""
+    """Cost of a step; `others`: shapes of networks that are not the student's; `divide`: what each process holds and sends."""
+    micro, images = batch.micro, batch.images
     flops, kept = 0.0, 0.0
     bytes_a_number = 4 if run.precision == "float32" else 2
     moving = 1 - max(0, trains.prefix - 1) / backbone.depth  # share of the blocks that gradients go through
@@ -103,7 +119,11 @@ def estimate(
     narrow = 0
     if run.frozen_weights == "bf16":
         narrow = 2 * (trains.shared + sum(other.parameters for other in others.values()))
-    return Cost(flops, 4 * held - narrow, 4 * learnt, 8 * learnt, round(kept))
+    unit = max([backbone.parameters // backbone.depth, *(head.parameters for head in heads.values())])
+    still = held - learnt - trains.shared
+    part = divide(Load(learnt, trains.shared, still, unit, batch.world_size, batch.accumulation))
+    parameters, gradients, moments = (round(part.held * size) for size in (4 * held - narrow, 4 * learnt, 8 * learnt))
+    return Cost(flops, parameters, gradients, moments, round(kept), round(part.passing), round(part.sent))
 
 
 def _used(head: str, network: str, requests: tuple[Request, ...]) -> bool:

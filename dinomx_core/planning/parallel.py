@@ -16,7 +16,7 @@ def world_size_of(report: Report, env: Env, device: str, before: Plan | None) ->
     if not isinstance(options, Processes):
         if world and world.size > 1:
             report.refuse(
-                f'{world.starter} started {world.size} processes, but "{name}" is one; set name = "ddp" or "fsdp", or start one',
+                f'{world.words}, but "{name}" is one; set name = "ddp" or "fsdp", or start one',
                 "parallelism.name",
             )
         return 1
@@ -38,10 +38,10 @@ def world_size_of(report: Report, env: Env, device: str, before: Plan | None) ->
         report.refuse(f"{here} processes, but there are {env.gpus} GPUs; each needs its own", "parallelism.processes")
     size = here * options.hosts
     if world:
-        if options.processes != "auto" and size != world.size:
+        if options.processes != "auto" and size != world.size and not world.imagined:
             hosts = f" x {options.hosts} hosts" if options.hosts > 1 else ""
             report.refuse(
-                f'{here}{hosts}, but {world.starter} started {world.size} processes; leave it at "auto"',
+                f'{here}{hosts}, but {world.words}; leave it at "auto"',
                 "parallelism.processes",
             )
         size = world.size

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,10 @@ from dinomx_core.declare.facts import (
     View,
 )
 from dinomx_core.declare.values import Size
-from dinomx_core.planning.cost import Cost
+from dinomx_core.planning.cost import Batch, Cost, estimate
 from dinomx_core.planning.origin import Origin
 from dinomx_core.planning.schedule import Curve
-from dinomx_core.planning.spec import RunSpec
+from dinomx_core.planning.spec import RunOptions, RunSpec
 from dinomx_core.planning.trained import Trains
 from dinomx_core.planning.world import World, started
 
@@ -69,16 +71,6 @@ def count_gpus() -> int:
 
 
 @attrs.frozen
-class Batch:
-    """How a step's images are divided: `images` = world_size x accumulation x micro."""
-
-    images: int
-    world_size: int
-    accumulation: int
-    micro: int
-
-
-@attrs.frozen
 class Source:
     """What a config was read from, so that other processes can read it again: its text, what messages call it, settings over it, and
     the command that a model card names."""
@@ -105,6 +97,11 @@ class Value:
     key: str
     value: Any
     source: str
+
+
+def within(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values below a key path, by the rest of their names."""
+    return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
 
 
 def plain(instance: Any, attribute: Any, value: Any) -> Any:
@@ -138,7 +135,6 @@ class Plan:
     curves: dict[str, Curve]
     lengths: dict[str, int]
     lr_scale: float
-    cost: Cost
     values: tuple[Value, ...]
     warnings: tuple[str, ...]
     source: Source
@@ -153,6 +149,26 @@ class Plan:
         theirs = next((f.origin for f in self.networks if f.network.name == network and f.origin), None)
         return theirs.backbone if theirs else self.backbone
 
+    def cost_of(self, batch: Batch, run: RunOptions) -> Cost:
+        """What a step would cost with another division of the batch and other ways to save memory."""
+        parallelism = self.spec.parallelism
+        return estimate(
+            self.backbone,
+            self.heads,
+            self.requests,
+            {view.name: view for view in self.views},
+            batch,
+            run,
+            self.trains,
+            {f.network.name: f.origin.backbone for f in self.networks if f.origin},
+            partial(parallelism.component.divide, parallelism.options),
+        )
+
+    @property
+    def cost(self) -> Cost:
+        """What a step costs."""
+        return self.cost_of(self.batch, self.spec.run)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `plan.json` and `dinomx plan --json`."""
         skip = attrs.filters.exclude(
@@ -160,6 +176,7 @@ class Plan:
             *(getattr(attrs.fields(BackboneShape), name) for name in ("layout", "tensors")),
         )  # fmt: skip
         result = attrs.asdict(self, filter=skip, value_serializer=plain)
+        result["cost"] = {**attrs.asdict(self.cost), "memory_bytes": self.cost.memory_bytes}
         result["tokens"] = {view.name: self.backbone.tokens(view.size) for view in self.views}
         result["schedules"] = {
             key: {**attrs.asdict(curve), "first": curve.at(0), "last": curve.at(self.steps - 1)}

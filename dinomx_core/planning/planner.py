@@ -15,10 +15,10 @@ from dinomx_core.declare.facts import (
 )
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
-from dinomx_core.planning.cost import estimate
+from dinomx_core.planning.cost import Batch
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.parallel import world_size_of
-from dinomx_core.planning.plan import Batch, Env, Plan, Source, Value
+from dinomx_core.planning.plan import Env, Plan, Source, Value
 from dinomx_core.planning.report import Report
 from dinomx_core.planning.schedule import Curve, resolve
 from dinomx_core.planning.seeds import seed_of
@@ -66,7 +66,7 @@ class _Planner:
             micro = run.batch_size // parts
             self.warnings.append(
                 f"run.accumulation: each loss sees micro-batches of {micro} images: what a target keeps is updated once a "
-                "step from all of them, but a loss that compares images of a batch compares those of a micro-batch"
+                "step from all of them, but what compares images of a batch (KoLeo, Sinkhorn-Knopp) compares those of a micro-batch"
             )
         return Batch(run.batch_size, world_size, run.accumulation, max(1, run.batch_size // parts))
 
@@ -147,7 +147,7 @@ class _Planner:
             check_origin(self.report, self.before, origin, shape)
         networks = further_networks(self.report, self.registry, shape, origin, max(preprocessing.crop))
         check_networks(self.report, views, shape, networks)
-        draft = Draft(data, views, shape, steps, run.batch_size)
+        draft = Draft(data, views, shape, steps, run.batch_size, device)
         for path, chosen in chosen_parts(tables(spec)):
             if chosen.component.check:
                 if any(broken[: len(path)] == path for broken in self.unreadable):
@@ -184,22 +184,11 @@ class _Planner:
         heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
         if run.precision == "fp16" and device == "cpu":
             self.warnings.append("run.precision: fp16 is slow on most CPUs; bf16 needs no loss scaling")
-        cost = estimate(
-            shape,
-            heads,
-            requests,
-            {v.name: v for v in views},
-            batch.micro,
-            batch.images,
-            run,
-            trains,
-            {f.network.name: f.origin.backbone for f in networks if f.origin},
-        )
         start = str(self.before.run_dir) if self.before else os.path.expanduser(run.start)
         seed = seed_of(run.seed, "stage", self.stage) if self.stage else run.seed
         return Plan(
             spec, self.env, self.stage, start, seed, run_dir, device, steps, batch, data, steps / per_pass, views, preprocessing,
-            shape, heads, requests, origin, networks, trains, curves, lengths, lr_scale, cost, tuple(self.values()),
+            shape, heads, requests, origin, networks, trains, curves, lengths, lr_scale, tuple(self.values()),
             tuple(dict.fromkeys(self.warnings)), source, self.registry,
         )  # fmt: skip
 

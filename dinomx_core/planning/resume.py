@@ -10,7 +10,7 @@ from dinomx_core.planning.plan import Plan
 # What may change between two parts of a run: none of it alters what a step computes.
 FREE = re.compile(
     r"run\.(out|name|max_hours|steps)|log\..*|checkpoint\..*|health\..*|loader\.(workers|prefetch|max_unreadable)"
-    r"|evaluate\.[^.]+\.every"
+    r"|evaluate\.[^.]+\.every|parallelism\..*"
 )
 
 
@@ -63,11 +63,13 @@ def _show(value: Any) -> str:
 
 
 def changed_versions(plan: Plan, saved: dict[str, Any]) -> str:
-    """What differs in the packages and the device, in words, or ""."""
+    """What differs in the packages, the device and the processes, in words, or ""."""
     before, now = saved["env"]["versions"], plan.env.versions
     changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) not in (None, now[name])]
     if saved["device"] != plan.device:
         changed.append(f"device {saved['device']} -> {plan.device}")
     if saved["env"]["cores"] != plan.env.cores and not plan.spec.run.threads:
         changed.append(f"cores {saved['env']['cores']} -> {plan.env.cores} (run.threads fixes their number)")
+    if saved["batch"]["world_size"] != plan.batch.world_size:
+        changed.append(f"processes {saved['batch']['world_size']} -> {plan.batch.world_size}")
     return ", ".join(changed)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from dinomx_core.planning.devices import BUSY, Device, forecast
+from dinomx_core.planning.fit import Proposal, largest, same_batch
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.trained import Trains
 
@@ -26,8 +28,9 @@ def trained(trains: Trains) -> str:
     return text
 
 
-def lines(plan: Plan) -> Iterator[str]:
-    """The plan for a reader: what will happen, what it costs, every value with its source, warnings last."""
+def lines(plan: Plan, device: Device | None = None) -> Iterator[str]:
+    """The plan for a reader: what will happen, what it costs, every value with its source, warnings last. device: the GPU that it is
+    imagined on."""
     spec, batch, run = plan.spec, plan.batch, plan.spec.run
     name = f"{run.name}, stage {plan.stage}" if plan.stage else run.name
     yield f"Plan of {name}: {', '.join(spec.losses)} on {spec.backbone.component.name}, into {plan.run_dir}"
@@ -60,8 +63,22 @@ def lines(plan: Plan) -> Iterator[str]:
     for label, head in plan.heads.items():
         yield f"  head        {label}: {amount(head.parameters)} parameters, {head.outputs} outputs"
     yield f"  compute     {amount(plan.cost.flops, 'FLOP')} a step"
-    memory, kept = amount(plan.cost.memory_bytes, "B"), amount(plan.cost.activation_bytes, "B")
-    yield f"  memory      about {memory} (estimate), {kept} of it activations"
+    cost = plan.cost
+    memory, kept = amount(cost.memory_bytes, "B"), amount(cost.activation_bytes, "B")
+    a_process = " a process" if batch.world_size > 1 else ""
+    yield f"  memory      about {memory}{a_process} (estimate), {kept} of it activations"
+    if batch.world_size > 1:
+        state = cost.parameter_bytes + cost.gradient_bytes + cost.optimizer_bytes
+        yield f"  divided     {amount(state, 'B')} of weights, gradients and moments a process ({spec.parallelism.component.name})"
+        yield f"  sent        about {amount(cost.sent_bytes, 'B')} a process and step"
+    if device:
+        time = forecast(plan, device)
+        yield (
+            f"  time        about {time.computing + time.sending:.3g} s a step at the most: {time.computing:.3g} s computing (at "
+            f"{BUSY:.0%} of the GPU's peak), {time.sending:.3g} s sending; sending is at most {time.share:.0%}, less what overlaps"
+        )
+        if cost.memory_bytes > device.memory:
+            yield f"  too much    the GPU has {amount(device.memory, 'B')}; see --fit"
     yield ""
     yield "Schedules (by step)"
     for key, curve in plan.curves.items():
@@ -73,3 +90,18 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.warnings:
         yield ""
         yield from (f"warning: {warning}" for warning in plan.warnings)
+
+
+def fitting(plan: Plan, memory: float) -> Iterator[str]:
+    """What fits into so many bytes a process, for a reader."""
+
+    def line(found: Proposal) -> str:
+        settings = " ".join(f"--set {setting}" for setting in found.settings(plan)) or "as it is"
+        return f"{settings}  (about {found.bytes / 2**30:.2f} GiB)"
+
+    yield f"Fit into {memory / 2**30:.4g} GiB a process, a tenth of it left free"
+    same = same_batch(plan, memory)
+    yield f"  the same batch of {plan.batch.images}: {line(same) if same else 'nothing makes it fit; take a smaller one or smaller crops'}"
+    for found in largest(plan, memory):
+        yield f"  the largest batch, {found.batch_size}: {line(found)}"
+    yield "  Recomputing changes no number. With accumulation, what compares images (KoLeo, Sinkhorn-Knopp) sees micro-batches."

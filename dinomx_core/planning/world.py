@@ -7,6 +7,7 @@ import attrs
 
 PORT = 20000  # srun's jobs meet at a port from here on, by the job's number
 PORTS = 20000
+IMAGINED = "--world-size"
 
 
 @attrs.frozen
@@ -23,6 +24,16 @@ class World:
     starter: str
     address: str
     attempt: int = 0
+
+    @property
+    def words(self) -> str:
+        """Where the number of processes comes from, for messages."""
+        return f"{self.starter} {'asks for' if self.imagined else 'started'} {self.size} processes"
+
+    @property
+    def imagined(self) -> bool:
+        """Whether the processes are only planned with."""
+        return self.starter == IMAGINED
 
 
 def started(environ: Mapping[str, str]) -> World | None:

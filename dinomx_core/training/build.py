@@ -13,7 +13,7 @@ from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import is_ours
 from dinomx_core.planning.origin import Origin, checkpoint_of
-from dinomx_core.planning.plan import Further, Plan
+from dinomx_core.planning.plan import Further, Plan, within
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.backbone import Backbone, Start
 from dinomx_core.training.construct import construct
@@ -98,7 +98,10 @@ def build(plan: Plan) -> Parts:
         if plan.start and teacher.network is not student and not parallelism.fills:
             take_over_teacher(plan, teacher.network)
         recompute(student.backbone, spec.run.recompute, spec.run.recompute_every)
-        further = {f.network.name: make_further(plan, f, teacher, student, parallelism.fills) for f in plan.networks}
+        further = {
+            f.network.name: make_further(plan, f, teacher, student, strategies, parallelism.fills)
+            for f in plan.networks
+        }
         losses = make_losses(plan, parallelism)
     networks = {"student": student, **further}
     if "teacher" not in networks and any(r.network == "teacher" for r in plan.requests):
@@ -143,13 +146,18 @@ def make_student(plan: Plan, strategies: Mapping[str, Strategy], filled: bool) -
     start = None
     if not filled:
         start = take_over(plan, student) if plan.start else warm_start(student)
-    for label, strategy in strategies.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(plan.seed, "init", "strategy", label))
-            strategy.adapt(student.backbone)
+    adapt(plan, student.backbone, strategies)
     if plan.spec.run.frozen_weights == "bf16":
         narrow(student.backbone)
     return student.train(), start
+
+
+def adapt(plan: Plan, backbone: Backbone, strategies: Mapping[str, Strategy]) -> None:
+    """Let strategies change a backbone, in their order."""
+    for label, strategy in strategies.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(plan.seed, "init", "strategy", label))
+            strategy.adapt(backbone)
 
 
 def make_losses(plan: Plan, parallelism: Parallelism) -> dict[str, Loss]:
@@ -177,7 +185,9 @@ def make_teacher(plan: Plan, student: Network, strategies: dict[str, Strategy]) 
     raise ConfigError([Problem(f'strategy "{plan.spec.teacher.component.name}" supplies no teacher', "teacher.name")])
 
 
-def make_further(plan: Plan, wanted: Further, teacher: Teacher, student: Network, filled: bool) -> Network:
+def make_further(
+    plan: Plan, wanted: Further, teacher: Teacher, student: Network, strategies: Mapping[str, Strategy], filled: bool
+) -> Network:
     """A further network that nothing trains, with the weights of its source unless it is `filled` with them later."""
     origin, source = wanted.origin, Path(wanted.network.source).expanduser()
     beside: Mapping[str, Mapping[str, Tensor]] = {}
@@ -191,6 +201,8 @@ def make_further(plan: Plan, wanted: Further, teacher: Teacher, student: Network
         backbone, _ = rebuilt(origin)
         start = backbone.warm_start()
         beside = start.heads if start else {}
+    if origin and takes_over(plan, wanted):  # what the teacher's weights need a place for; it changes nothing yet
+        adapt(plan, backbone, strategies)
     network = with_heads(plan, wanted.network.name, backbone)
     if wanted.network.heads and not filled:
         if origin and is_ours(source):
@@ -205,6 +217,12 @@ def make_further(plan: Plan, wanted: Further, teacher: Teacher, student: Network
     if plan.spec.run.frozen_weights == "bf16":
         narrow(network.backbone)
     return network
+
+
+def takes_over(plan: Plan, wanted: Further) -> bool:
+    """Whether a further network takes over the teacher's weights at some step of the run."""
+    lengths = within(plan.lengths, f"{wanted.owner}.")
+    return any(wanted.network.refresh(done, lengths) for done in range(1, plan.steps + 1))
 
 
 def emptied(origin: Origin) -> Backbone:

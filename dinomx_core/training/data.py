@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.errors import DataError, DinomxError
-from dinomx_core.planning.plan import Batch
+from dinomx_core.planning.cost import Batch
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.planning.spec import LoaderOptions
 from dinomx_core.training.contracts import Augmentation, Dataset, Masking

@@ -13,6 +13,7 @@ from torch import Tensor
 from dinomx_core.declare.processes import Processes
 from dinomx_core.planning.world import World, started
 from dinomx_core.training.contracts import Parallelism
+from dinomx_core.training.hosts import address_towards, interface_of
 
 ALONE = World(1, 0, 0, 1, "", "")
 
@@ -36,7 +37,12 @@ def join(options: Processes, device: torch.device) -> tuple[World, torch.device]
             os.environ.update(
                 MASTER_ADDR=host, MASTER_PORT=port, RANK=str(world.rank), WORLD_SIZE=str(world.size)
             )  # where srun has started this process they are not set
+            if world.size > world.local_size and (name := interface_of(address_towards(host, int(port)))):
+                os.environ.setdefault(
+                    "GLOO_SOCKET_IFNAME", name
+                )  # it would go by the host's name, which may mean another
             store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=options.timeout)))
+            store = dist.PrefixStore(f"attempt {world.attempt}", store)  # it may be the one that they met in before
         dist.init_process_group(
             backend,
             store=store,

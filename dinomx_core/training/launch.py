@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,10 @@ from dinomx_core.artifacts import write_atomically
 from dinomx_core.declare.processes import Processes
 from dinomx_core.errors import ConfigError, Problem, TrainingError
 from dinomx_core.planning.plan import Plan
+from dinomx_core.training.hosts import address_towards, is_here
 from dinomx_core.training.stopping import SIGNALS
-from dinomx_core.training.watch import NOW, STOP, read_outcome
+from dinomx_core.training.watch import ALONE, HEARD, NOW, STOP, read_outcome
 from dinomx_core.training.worker import JOB
-
-WAIT = 60.0  # seconds that hosts wait for each other when they start
 
 
 def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
@@ -35,12 +35,23 @@ def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
     Raises what the run raises."""
     options = plan.spec.parallelism.options
     assert isinstance(options, Processes)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)  # what happens is told by the run itself
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the run itself tells
     check_port(options)
     here = plan.batch.world_size // options.hosts
+    meeting: dict[str, Any] = {
+        "timeout": options.patience,
+        "join_timeout": options.patience,
+        "read_timeout": min(60, round(options.timeout)),
+        "rank": max(0, options.host),
+    }
+    ours = None
+    if options.hosts > 1:
+        host, _, port = options.address.rpartition(":")
+        ours = address_towards(host, int(port))
+        meeting["is_host"] = is_here(host) if options.rendezvous == "c10d" else options.host == 0
     with tempfile.TemporaryDirectory(prefix="dinomx-") as name:
         folder = Path(name)
-        modules = [p.module for p in plan.registry.plugins if p.distribution == "unpackaged"]
+        modules = [p.module for p in plan.registry.plugins if p.version == "unpackaged"]
         job = {
             "text": plan.source.text,
             "place": plan.source.place,
@@ -60,7 +71,8 @@ def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
             run_id=plan.spec.run.name if options.hosts > 1 else uuid.uuid4().hex,
             rdzv_backend="c10d" if options.hosts == 1 else options.rendezvous,
             rdzv_endpoint=options.address if options.hosts > 1 else "localhost:0",
-            rdzv_configs={"timeout": WAIT, "rank": max(0, options.host)},
+            rdzv_configs=meeting,
+            local_addr=ours,
             max_restarts=options.restarts,
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=name),
@@ -74,15 +86,26 @@ def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
                 failures.append(error)
 
         # The launcher handles signals where it runs in the main thread; here they ask the run to save first.
-        thread = threading.Thread(target=start)
+        thread = threading.Thread(target=start, daemon=True)
         with forwarded(folder / STOP):
             thread.start()
-            while thread.is_alive():
+            while thread.is_alive() and not (words := cut_off(folder)):
                 thread.join(0.2)
         if outcome := read_outcome(folder):
             raise outcome.error()
         for error in failures:
             raise said(error, options) from None
+        if words:
+            raise TrainingError(f"{words}; `--resume` goes on from the newest checkpoint")
+
+
+def cut_off(folder: Path) -> str:
+    """What a process said that lost the others long enough ago for this host to have heard of it, had it not lost them too; or ""."""
+    for file in folder.glob(ALONE.format("*")):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > HEARD:
+                return file.read_text("utf-8")
+    return ""
 
 
 def said(error: BaseException, options: Processes) -> BaseException:
@@ -95,29 +118,29 @@ def said(error: BaseException, options: Processes) -> BaseException:
         if failure.error_file != "<N/A>":
             data = failure.error_file_data["message"]
             how = str(data["message"] if isinstance(data, dict) else data).partition(": ")[2]
-        times = f"after {options.restarts} restarts: " if options.restarts else ""
+        count = "1 restart" if options.restarts == 1 else f"{options.restarts} restarts"
+        times = f"after {count}: " if options.restarts else ""
         return TrainingError(f"{times}rank {rank}: {how}; `--resume` goes on from the newest checkpoint")
     if isinstance(error, (RendezvousError, TimeoutError, ConnectionError, RuntimeError)):
         first = str(error).strip().partition("\n")[0]
         return TrainingError(
-            f"the hosts did not find each other at {options.address or 'localhost'} within {WAIT:g} s, or lost each other "
+            f"the hosts did not find each other at {options.address or 'localhost'} within {options.patience:g} s, or lost each other "
             f"({type(error).__name__}: {first}); see that all {options.hosts} run the same command and reach that address"
         )
     return error
 
 
 def check_port(options: Processes) -> None:
-    """Raise ConfigError where the port at which hosts meet is taken on the host that opens it."""
-    if options.hosts == 1 or not (options.host == 0 or options.rendezvous == "c10d"):
+    """Raise ConfigError where the port at which hosts meet is taken on the host that opens it, or that host is not to be found."""
+    if options.hosts == 1:
         return
     host, _, port = options.address.rpartition(":")
     try:
-        ours = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)} | {"127.0.0.1", "::1"}
-        theirs = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
+        if not is_here(host):
+            return
     except OSError as error:
-        raise ConfigError([Problem(f'"{host}" is no host that can be found: {error}', "parallelism.address")]) from None
-    if not ours & theirs or (options.rendezvous == "c10d" and options.host > 0):
-        return
+        message = f'"{host}" is no host that can be found ({error.strerror})'
+        raise ConfigError([Problem(message, "parallelism.address")]) from None
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Generator, Iterator
 from statistics import fmean
@@ -12,6 +13,8 @@ import torch
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.errors import ConfigError, DinomxError, Problem, Stopped, TrainingError
+from dinomx_core.planning.fit import advice
+from dinomx_core.planning.plan import within
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.progress import Progress
 from dinomx_core.training.build import Parts, copy_teacher
@@ -45,7 +48,10 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
 
             # the step
             started = time.perf_counter()
-            row, told = train_step(parts, stream, step, stop.reason)
+            try:
+                row, told = train_step(parts, stream, step, stop.reason)
+            except RuntimeError as error:
+                raise (out_of_memory(parts, step, error) or error) from None
             row["seconds"] = time.perf_counter() - started
             row["images_per_second"] = plan.batch.images / row["seconds"]
 
@@ -129,6 +135,19 @@ def iter_views(
         yield views.to(device, kind), time.perf_counter() - started
 
 
+def out_of_memory(parts: Parts, step: int, error: RuntimeError) -> TrainingError | None:
+    """What to say where an error is that memory ran out, or None."""
+    first = str(error).strip().partition("\n")[0]
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in first:
+        return None
+    if parts.device.type == "cuda":
+        memory = torch.cuda.mem_get_info(parts.device)[1]
+    else:
+        here = parts.plan.env.world.local_size if parts.plan.env.world else 1
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // here
+    return TrainingError(f"step {step}: out of memory ({first}); {advice(parts.plan, memory)}")
+
+
 @attrs.frozen
 class Told:
     """What the processes tell each other of a step: means of their metrics, images that others stand in for, and why to stop."""
@@ -158,8 +177,8 @@ def train_step(
     plan = parts.plan
     values = plan.values_at(step)
     for label, strategy in parts.strategies.items():
-        strategy.before_step(parts.student, step, scope(plan.lengths, options_of(label)))
-    scoped = {label: scope(values, f"loss.{label}.") for label in parts.losses}
+        strategy.before_step(parts.student, step, within(plan.lengths, options_of(label)))
+    scoped = {label: within(values, f"loss.{label}.") for label in parts.losses}
     watch = is_due(step + 1, plan.lengths["health.every"])
     waited = 0.0
     sums: dict[str, float] = {}
@@ -181,9 +200,9 @@ def train_step(
     for loss in parts.losses.values():
         loss.after_step(parts.parallelism)
     for label, strategy in parts.strategies.items():
-        strategy.after_step(parts.teacher, scope(values, options_of(label)))
+        strategy.after_step(parts.teacher, within(values, options_of(label)))
     for further in plan.networks:
-        if further.network.refresh(step + 1, scope(plan.lengths, f"{further.owner}.")):
+        if further.network.refresh(step + 1, within(plan.lengths, f"{further.owner}.")):
             copy_teacher(parts, further.network.name)
     return {
         "step": step,
@@ -209,7 +228,7 @@ def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: 
 def notes(parts: Parts, row: dict[str, Any]) -> Iterator[str]:
     """What the losses tell of a step, in words."""
     for label, loss in parts.losses.items():
-        for note in loss.notes(scope(row, f"{label}/")):
+        for note in loss.notes(within(row, f"{label}/")):
             yield f"loss.{label}: {note}"
 
 
@@ -222,11 +241,6 @@ def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> 
 def options_of(label: str) -> str:
     """The key path of a strategy's options."""
     return "teacher." if label == "teacher" else f"strategy.{label}."
-
-
-def scope(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The values below a key path, by the rest of their names."""
-    return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
 
 
 def evaluate_due(

@@ -46,7 +46,9 @@ class Network(nn.Module):
     def expect(self, how: Preprocessing, mean: Sequence[float], std: Sequence[float], repeat: int = 1) -> None:
         """Take pixels that were normalised as `how` says, and give them to the backbone as `mean` and `std` would have it; one channel
         `repeat` times."""
-        ours, theirs, given, wanted = (torch.tensor(v).view(-1, 1, 1) for v in (how.std, std, how.mean, mean))
+        ours, theirs, given, wanted = (
+            torch.tensor(v, device="cpu").view(-1, 1, 1) for v in (how.std, std, how.mean, mean)
+        )
         if repeat > 1 or not (torch.equal(ours, theirs) and torch.equal(given, wanted)):
             scale, shift = ours / theirs, (given - wanted) / theirs
             self.scale = scale.repeat(repeat, 1, 1) if len(scale) == 1 else scale

@@ -14,38 +14,53 @@ import attrs
 import torch.distributed as dist
 
 from dinomx_core.artifacts import write_atomically
-from dinomx_core.errors import DinomxError, Stopped
+from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, Problem, Stopped, TrainingError
 from dinomx_core.planning.world import World
 
 OUTCOME, STOP = "outcome.json", "stop"  # files in the folder of processes that `dinomx run` has started
+ALONE = "lost-{}"  # file of a process that lost the others: what to say
 NOW = "now"  # in the second: end at once
 EVERY = 0.5  # seconds between two looks
+HEARD = 10.0  # seconds within which the others hear of an error, or cannot be reached
 LOST = 1  # exit code of a process that lost the others: they may be started again
-BUG = 70  # and of one that met what nobody foresaw
+
+
+class Crash(DinomxError):
+    """What nobody foresaw, with its traceback, from another process."""
+
+    exit_code = 70
+
+
+class LostContact(DinomxError):
+    """The other processes of a run cannot be reached any more."""
+
+
+KINDS: dict[str, type[DinomxError]] = {
+    kind.__name__: kind
+    for kind in (ConfigError, PluginError, DataError, TrainingError, Stopped, Crash, LostContact, DinomxError)
+}
 
 
 @attrs.frozen
 class Outcome:
-    """How a run failed: what to say, and with which exit code."""
+    """How a run failed: what to say, and as which kind of error."""
 
     message: str
-    label: str
-    code: int
+    kind: str
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> "Outcome":
         """An error of ours is told with its rank, unless all processes agreed to stop; another one with its traceback."""
         if isinstance(error, Stopped):
-            return cls(str(error), error.label, error.exit_code)
+            return cls(str(error), "Stopped")
         if isinstance(error, DinomxError):
-            return cls(f"rank {rank}: {error}", error.label, error.exit_code)
-        return cls(f"rank {rank}:\n{''.join(traceback.format_exception(error))}".rstrip(), "error", BUG)
+            kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in KINDS)
+            return cls(f"rank {rank}: {error}", kind)
+        return cls(f"rank {rank}:\n{''.join(traceback.format_exception(error))}".rstrip(), "Crash")
 
     def error(self) -> DinomxError:
         """The error to raise for it."""
-        found = DinomxError(self.message)
-        found.label, found.exit_code = self.label, self.code
-        return found
+        return ConfigError([Problem(self.message)]) if self.kind == "ConfigError" else KINDS[self.kind](self.message)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -60,8 +75,24 @@ def lost_others(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Timed out waiting")
+        sign in text
+        for sign in (
+            "gloo",
+            "NCCL",
+            "Connection closed by peer",
+            "Connection reset",
+            "Timed out waiting",
+            "pair closure",
+        )
     )
+
+
+def words(error: BaseException) -> str:
+    """Such an error for a reader."""
+    what = str(error).strip().partition("\n")[0]
+    if "imed out" in what or "timeout" in what.lower():
+        return f"another process or host did not answer within parallelism.timeout ({what})"
+    return f"lost contact to the other processes ({what})"
 
 
 class Watch:
@@ -103,23 +134,28 @@ class Watch:
         """End this process, because of another one."""
         if self.folder:
             write_atomically(self.folder / OUTCOME, json.dumps(attrs.asdict(outcome)))
-        os._exit(0 if self.folder else outcome.code)
+        os._exit(0 if self.folder else outcome.error().exit_code)
 
     def publish(self, outcome: Outcome) -> bool:
         """Tell the others. Returns whether this process was the first to tell something; it goes on until they have heard it."""
         self.done.set()
+        told: list[str] = []
+
+        def tell() -> None:
+            self.connected.wait()
+            with contextlib.suppress(RuntimeError):
+                if self.store:
+                    told.append(self.store.compare_set(self.key, "", text).decode())
+                    time.sleep(3 * EVERY)
+
         text = json.dumps(attrs.asdict(outcome))
-        first = True
-        self.connected.wait(10)
-        with contextlib.suppress(RuntimeError):
-            if self.store:
-                found = self.store.compare_set(self.key, "", text).decode()
-                first = found == text
-                outcome = Outcome(**json.loads(found))
-                time.sleep(3 * EVERY)
+        thread = threading.Thread(target=tell, daemon=True)  # a store that cannot be reached keeps whoever asks it
+        thread.start()
+        thread.join(HEARD)
+        found = told[0] if told else text
         if self.folder:
-            write_atomically(self.folder / OUTCOME, json.dumps(attrs.asdict(outcome)))
-        return first
+            write_atomically(self.folder / OUTCOME, found)
+        return found == text
 
 
 @contextlib.contextmanager
@@ -132,17 +168,13 @@ def watched(world: World, folder: Path | None) -> Iterator[None]:
     except BaseException as error:
         if lost_others(error):
             time.sleep(2.0 if folder else 4 * EVERY)  # whoever caused it may say so, or is found dead
-            what = str(error).strip().partition("\n")[0]
-            error = DinomxError(f"lost contact to the other processes: {what}")
+            error = LostContact(words(error))
             if folder:
-                raise LostContact(str(error)) from None
+                write_atomically(folder / ALONE.format(world.rank), str(error))
+                raise error from None
         outcome = Outcome.of(error, world.rank)
         if not watch.publish(outcome):
-            os._exit(outcome.code if folder is None else 0)
+            os._exit(outcome.error().exit_code if folder is None else 0)
         raise outcome.error() from None
     finally:
         watch.done.set()
-
-
-class LostContact(DinomxError):
-    """The other processes of a run cannot be reached any more."""

@@ -23,7 +23,7 @@ def main(folder: Path) -> int:
     from dinomx_core.running import run_here
     from dinomx_core.training.group import no_group_left
     from dinomx_core.training.stopping import FILE
-    from dinomx_core.training.watch import LOST, STOP, LostContact, watched
+    from dinomx_core.training.watch import ALONE, LOST, STOP, LostContact, watched
 
     world = started(os.environ)
     assert world, "not started by the launcher"
@@ -34,13 +34,15 @@ def main(folder: Path) -> int:
             plugins = [importlib.import_module(name) for name in job["plugins"]]
             plans = api.plans_of(Source(job["text"], job["place"], tuple(job["settings"]), job["command"]), plugins)
             again = world.attempt > 0
+            (folder / ALONE.format(world.rank)).unlink(missing_ok=True)
             progress = Silent() if quiet else TextProgress()
             if again:
-                progress.note(f"all processes were started again ({world.attempt})")
+                progress.note(f"a process was lost: all are started again, for the {world.attempt}. time")
             run_here(plans, resume=job["resume"] or again, overwrite=job["overwrite"] and not again, progress=progress)
     except LostContact as error:
         record(error)
-        return LOST
+        sys.stderr.flush()
+        os._exit(LOST)  # leaving in order would wait for the others
     except DinomxError:
         pass  # is in the folder
     return 0

@@ -1,10 +1,11 @@
 """Declarations: fully sharded data parallelism."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import attrs
 
-from dinomx_core import Division, Load, Parallelism, Processes, hookimpl, option
+from dinomx_core import Division, Draft, Load, Parallelism, Processes, hookimpl, option
 
 Number = Literal["float32", "bf16"]
 BYTES = {"float32": 4, "bf16": 2}
@@ -26,16 +27,22 @@ class Fsdp(Processes):
 
 
 def divide_fsdp(options: Fsdp, load: Load) -> Division:
-    """Each process holds one part in N, and fetches the weights of one block at a time, and of the next one ahead. A ring sends (N - 1) / N
-    of what is fetched or summed."""
+    """Each process holds one part in N, fetches the weights of one block at a time and of the next one ahead, and sums gradients
+    from a buffer. A ring sends (N - 1) / N of what is fetched or summed."""
     n = load.world_size
     weight, gradient = BYTES[options.weights], BYTES[options.gradients]
     everything = load.trainable + load.shared
-    whole = 2 * weight * everything / load.blocks if options.reshard else weight * everything
+    passing = (2 * weight * load.unit if options.reshard else weight * everything) + 2 * gradient * load.unit
     fetched = (1 + options.reshard) * load.accumulation * everything + load.accumulation * (load.still + load.shared)
-    return Division(1 / n, whole, (fetched * weight + load.trainable * gradient) * (n - 1) / n)
+    return Division(1 / n, passing, (fetched * weight + load.trainable * gradient) * (n - 1) / n)
+
+
+def check_fsdp(options: Fsdp, draft: Draft) -> Iterator[tuple[str, str]]:
+    """Offloading is from a GPU."""
+    if options.offload and draft.device != "cuda":
+        yield "offload", "there is no GPU whose memory it could save; leave it out"
 
 
 @hookimpl
 def dinomx_parallelisms():
-    yield Parallelism("fsdp", Fsdp, "dinomx_fsdp.sharded:FullyShard", divide=divide_fsdp)
+    yield Parallelism("fsdp", Fsdp, "dinomx_fsdp.sharded:FullyShard", divide=divide_fsdp, check=check_fsdp)

@@ -11,7 +11,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.training.contracts import Part
 from dinomx_core.training.group import ManyProcesses
 from dinomx_core.training.network import Network, Objective
@@ -28,8 +27,6 @@ class FullyShard(ManyProcesses):
     parts. The first process alone builds networks with their values; the others are filled from it."""
 
     def __init__(self, options: "plugin.Fsdp", device: torch.device):
-        if options.offload and device.type == "cpu":
-            raise ConfigError([Problem("there is no GPU whose memory it could save", "parallelism.offload")])
         super().__init__(options, device)
         self.mesh = init_device_mesh(self.device.type, (self.world_size,))
         self.how = {
