@@ -71,6 +71,7 @@ def place(tmp_path, monkeypatch, small_dinov2):
         ("config.toml", 'name = "cells"'),
         ("slices.toml", 'path = "slices/"'),
         ("warm.toml", "# warm.toml"),
+        ("many.toml", "# many.toml"),
     ):
         (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)

@@ -56,7 +56,10 @@ class KoleoLoss(Loss):
                 found, there = nearest_distances(rows, everyone, first, options.neighbours, options.group)
                 missing = missing + len(rows) * options.neighbours - there.sum()
                 duplicates = duplicates + ((found.detach() < DUPLICATE) & there).any(1).sum()
-                pairs = there.sum().clamp_min(1)
+                pairs = there.sum()
+                if options.across == "all":  # each rank's share of the mean over all ranks' pairs
+                    pairs = self.parallelism.sum(pairs) / self.parallelism.world_size
+                pairs = pairs.clamp_min(1)
                 entropy = torch.log(found.clamp_min(DUPLICATE) + EPS).masked_fill(~there, 0.0)
                 total = total - entropy.sum() / pairs
                 distance = distance + found.detach().masked_fill(~there, 0.0).sum() / pairs / len(tokens)
