@@ -1,6 +1,7 @@
 """Write docs/config.md from the attrs classes: `python docs/generate.py`. A test fails when the page is not up to date."""
 
 import inspect
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def words(kind: Any) -> str:
     origin, inner = typing.get_origin(kind), [a for a in typing.get_args(kind) if a is not type(None)]
     if origin is typing.Literal:
         return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in inner)
+    if origin in (typing.Union, types.UnionType) and len(inner) > 1:
+        return " or ".join(words(part) for part in inner)
     if origin is list:
         return f"array of {words(inner[0])}s"
     if origin is not None and inner:

@@ -23,7 +23,10 @@ PARTS = "parts"  # in a file's metadata: {tensor: [offsets, shape of the whole]}
 def files_of(folder: Path, name: str) -> list[Path]:
     """The files of a state, the first process's first; none where there is no such state."""
     first = folder / f"{name}.safetensors"
-    return [first, *sorted(folder.glob(f"{name}.*.safetensors"))] if first.is_file() else []
+    if not first.is_file():
+        return []
+    others = (file for file in folder.glob(f"{name}.*.safetensors") if file.stem[len(name) + 1 :].isdecimal())
+    return [first, *sorted(others)]
 
 
 def write_state(folder: Path, name: str, tensors: Mapping[str, Tensor], parallelism: Parallelism) -> None:
