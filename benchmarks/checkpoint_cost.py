@@ -1,8 +1,10 @@
 """What a checkpoint costs: seconds and bytes to write, seconds to check and read again, against model size.
 
 python benchmarks/checkpoint_cost.py [FOLDER]
+torchrun --nproc-per-node 2 benchmarks/checkpoint_cost.py FOLDER      (in parts, by fsdp)
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -26,17 +28,18 @@ def main(folder: Path) -> None:
         plan = dinomx_core.plan(
             {
                 "recipe": "dinov1-small",
-                "run": {"steps": 10, "batch_size": 2, "device": "cpu"},
+                "run": {"steps": 10, "batch_size": 4, "device": "cpu"},
                 "loader": {"workers": 0},
                 "data": {"name": "digits"},
                 "backbone": {"width": width, "heads": heads, "depth": 12, "patch_size": 16},
                 "head": {"dino": {"hidden": 2048, "bottleneck": 256, "prototypes": 65536}},
                 "augmentation": {"mean": [0.3], "std": [0.3]},
+                "parallelism": {"name": "fsdp" if "WORLD_SIZE" in os.environ else "single"},
             }
         )
         parts = build(plan)
         images = make_images(parts)
-        loader = make_loader(images, MicroBatches(plan.batch, 0, 0, 1), plan.spec.loader, False)
+        loader = make_loader(images, MicroBatches(plan.batch, parts.parallelism.rank, 0, 1), plan.spec.loader, False)
         train_step(parts, iter_views(loader, parts.device), 0)  # so that there are moments
         writes, reads = [], []
         for step in range(1, ROUNDS + 1):
@@ -47,6 +50,8 @@ def main(folder: Path) -> None:
             assert fault_of(folder / str(step)) == ""
             load_checkpoint(parts, folder / str(step))
             reads.append(time.perf_counter() - started)
+        if parts.parallelism.rank:
+            continue
         size = sum(file.stat().st_size for file in (folder / str(ROUNDS)).iterdir())
         count = sum(p.numel() for p in parts.student.parameters())
         print(f"| {name} | {count / 1e6:.1f} M | {size / 1e6:.0f} MB | {median(writes):.2f} | {median(reads):.2f} |")
