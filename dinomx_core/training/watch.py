@@ -69,6 +69,13 @@ def read_outcome(folder: Path) -> Outcome | None:
     return Outcome(**json.loads(file.read_text("utf-8"))) if file.exists() else None
 
 
+def write_outcome(folder: Path, outcome: str) -> None:
+    """Leave it there as JSON. Several processes may do so at a time, each with a draft of its own."""
+    draft = folder / f".{OUTCOME}.{os.getpid()}.draft"
+    draft.write_text(outcome, "utf-8")
+    os.replace(draft, folder / OUTCOME)
+
+
 def lost_others(error: BaseException) -> bool:
     """Whether an error is of the connection to other processes."""
     if isinstance(error, dist.DistError):
@@ -133,7 +140,7 @@ class Watch:
     def leave(self, outcome: Outcome) -> None:
         """End this process, because of another one."""
         if self.folder:
-            write_atomically(self.folder / OUTCOME, json.dumps(attrs.asdict(outcome)))
+            write_outcome(self.folder, json.dumps(attrs.asdict(outcome)))
         os._exit(0 if self.folder else outcome.error().exit_code)
 
     def publish(self, outcome: Outcome) -> bool:
@@ -154,17 +161,17 @@ class Watch:
         thread.join(HEARD)
         found = told[0] if told else text
         if self.folder:
-            write_atomically(self.folder / OUTCOME, found)
+            write_outcome(self.folder, found)
         return found == text
 
 
 @contextlib.contextmanager
-def watched(world: World, folder: Path | None) -> Iterator[None]:
+def watched(world: World, folder: Path | None) -> Iterator[Watch]:
     """Within it, an error of any process ends all of them. Raises it in the first that tells it; the others end silently."""
     watch = Watch(world, folder)
     watch.thread.start()
     try:
-        yield
+        yield watch
     except BaseException as error:
         if lost_others(error):
             time.sleep(2.0 if folder else 4 * EVERY)  # whoever caused it may say so, or is found dead
