@@ -204,24 +204,48 @@ def embed(
     out: str | Path,
     *,
     tokens: str = "cls",
-    batch_size: int = 64,
+    batch_size: int = 0,
+    processes: int = 1,
+    shard_size: int = 0,
+    overwrite: bool = False,
+    path_column: str = "",
+    pool: str = "",
     progress: Callable[[int, int], None] | None = None,
     plugins: Iterable[ModuleType] = (),
 ) -> dict[str, Any]:
     """Write embeddings of images with their ids. Returns counts and shapes.
 
-    source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images. out: a
-    `.npz` or `.parquet` file. tokens: "cls", "patch-mean" or "patches". Raises DataError when there is nothing to read.
+    source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images, or a manifest
+    (`.csv`, `.jsonl`, `.parquet`) with the images' paths in `path_column` ("": "path"). out: a `.npz` or `.parquet` file, or a folder of
+    shards of `shard_size` images (0: 10,000), which goes on with what is there unless told to `overwrite`. tokens: "cls",
+    "patch-mean" or "patches". batch_size: images a forward pass; 0: 64 on a GPU, 16 on a CPU, where each thread has a pass of its own.
+    processes: to start on this machine; under torchrun or srun each process calls this and does its share. pool: a column; the mean
+    over each of its values is written too, or alone where `out` is a file. progress: called with the images done and their number.
+
+    The result has "images" (that were read), "shape", "unreadable", "pooled", and "finished": False where other processes still
+    have shards to write. Raises DataError when there is nothing to read, ConfigError for a folder of other embeddings, Stopped when
+    told to stop.
     """
-    from dinomx_core.training.construct import attribute
-    from dinomx_core.training.embed import embed_images
+    from dinomx_core.training.embed.job import EmbedJob
+    from dinomx_core.training.embed.start import embed as start
+
+    plugins = list(plugins)
+    job = EmbedJob(str(source), str(data), str(out), tokens, batch_size, shard_size, overwrite, path_column, pool)
+    modules = [plugin.__name__ for plugin in plugins]
+    if processes > 1:  # what is wrong with it is better told here than by all of them
+        plan_alone(source, plugins) if Path(source).is_file() else find_model(Path(source), "teacher")
+    return start(job, lambda: model_of(source, plugins), processes, modules, progress)
+
+
+def model_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Model:
+    """What `load` opens, or the backbone of a config as it starts."""
+    if not Path(source).is_file():
+        return load(source, plugins=plugins)
     from dinomx_core.training.model import Model
 
-    if Path(source).is_file():
-        model = Model.of_plan(plan(source, plugins=plugins))
-    else:
-        model = load(source, plugins=plugins)
-    folder = discover(plugins).find("dataset", "image-folder")
-    options = folder.options(path=str(data), channels=3 if model.channels == 3 else 1)
-    classes = folder.inspect(options).classes
-    return embed_images(model, attribute(folder)(options), classes, Path(out), tokens, batch_size, progress)
+    return Model.of_plan(plan_alone(source, plugins))
+
+
+def plan_alone(config: str | Path, plugins: Iterable[ModuleType]) -> Plan:
+    """The plan of a config as if no other process were there: those that embed form no group."""
+    return plan(config, plugins=plugins, env=attrs.evolve(Env.here(), world=None))

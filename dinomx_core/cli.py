@@ -137,22 +137,50 @@ def convert(
 @app.command()
 def embed(
     source: Annotated[Path, typer.Argument(help="Run folder, checkpoint or export; or a config", show_default=False)],
-    data: Annotated[Path, typer.Argument(help="Folder of images", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="File to write: .npz or .parquet")] = Path("embeddings.npz"),
+    data: Annotated[
+        Path, typer.Argument(help="Folder of images, or a manifest: .csv, .jsonl or .parquet", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write (.npz, .parquet), or a folder of Parquet shards")
+    ] = Path("embeddings.npz"),
     tokens: Annotated[str, typer.Option(help="cls, patch-mean or patches")] = "cls",
-    batch_size: Annotated[int, typer.Option(help="Images a forward pass", min=1)] = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Images a forward pass; 0: 64 on a GPU, 16 on a CPU, where each thread has one", min=0)
+    ] = 0,
+    processes: Annotated[int, typer.Option(help="Processes to start here, which share the shards", min=1)] = 1,
+    shard_size: Annotated[int, typer.Option(help="Images a shard of the folder; 0: 10000", min=0)] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what the folder holds of embeddings, and start anew")
+    ] = False,
+    path_column: Annotated[str, typer.Option(help="The manifest's column of paths [default: path]")] = "",
+    pool: Annotated[
+        str, typer.Option(help="Column of groups, such as patient: write the mean embedding of each, too")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:
-    """Write embeddings of images, with their ids."""
+    """Write embeddings of images, with their ids.
+
+    Whole shards that a folder holds are kept, so the same command goes on where it was interrupted.
+    """
     from dinomx_core import api
     from dinomx_core.progress import counter
 
     done = api.embed(
-        source, data, out, tokens=tokens, batch_size=batch_size, progress=None if quiet else counter("images")
-    )
+        source, data, out, tokens=tokens, batch_size=batch_size, processes=processes, shard_size=shard_size,
+        overwrite=overwrite, path_column=path_column, pool=pool, progress=None if quiet else counter("images"),
+    )  # fmt: skip
+    if not done["finished"]:
+        return  # other processes go on
     for fault in done["unreadable"]:
         typer.echo(f"warning: left out: {fault}", err=True)
-    typer.echo(f"embedded     {done['images']} images, {tokens} {'x'.join(map(str, done['shape']))}, in {out}")
+    pooled = done["pooled"]
+    alone = pooled and pooled["file"] == str(out)
+    shape = "" if alone else f" {'x'.join(map(str, done['shape']))}"
+    typer.echo(f"embedded     {done['images']} images, {tokens}{shape}, in {out}")
+    if pooled:
+        typer.echo(f"pooled       {pooled['groups']} groups by {pooled['column']}, in {pooled['file']}")
+    if pooled and pooled["left_out"]:
+        typer.echo(f"left out     {', '.join(pooled['left_out'])}: not the same within every group")
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Declarations of what the core ships."""
 
-import hashlib
 from typing import Any, Literal
 
 import attrs
@@ -69,8 +68,7 @@ def count_files(options: ImageFolder) -> DataInfo:
     from dinomx_core.builtin.listing import list_images
 
     listing = list_images(options.path)
-    digest = hashlib.blake2b("\n".join(listing.files).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return DataInfo(len(listing.files), options.channels, listing.classes, listing.notes, digest)
+    return DataInfo(len(listing.files), options.channels, listing.classes, listing.notes, listing.digest)
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What a process does that `dinomx run` has started: `python -m dinomx_core.training.worker FOLDER`."""
+"""What a process does that `dinomx run` or `dinomx embed` has started: `python -m dinomx_core.training.worker FOLDER`."""
 
 import importlib
 import json
@@ -28,10 +28,17 @@ def main(folder: Path) -> int:
     world = started(os.environ)
     assert world, "not started by the launcher"
     os.environ[FILE] = str(folder / STOP)
-    quiet = job["quiet"] or world.rank
     try:
-        with no_group_left(), watched(world, folder):
+        with no_group_left(), watched(world, folder) as watch:
             plugins = [importlib.import_module(name) for name in job["plugins"]]
+            if "embed" in job:
+                from dinomx_core.training.embed.job import EmbedJob
+                from dinomx_core.training.embed.share import share
+
+                embed = EmbedJob(**job["embed"])
+                share(embed, lambda: api.model_of(embed.source, plugins), world, watch, None)
+                return 0
+            quiet = job["quiet"] or world.rank
             plans = api.plans_of(Source(job["text"], job["place"], tuple(job["settings"]), job["command"]), plugins)
             again = world.attempt > 0
             (folder / ALONE.format(world.rank)).unlink(missing_ok=True)
