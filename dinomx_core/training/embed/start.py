@@ -26,11 +26,7 @@ from dinomx_core.training.model import Model
 from dinomx_core.training.watch import STOP, read_outcome, watched
 from dinomx_core.training.worker import JOB
 
-LOOK, MOMENT, GRACE = (
-    0.1,
-    0.5,
-    5.0,
-)  # seconds between two looks at the processes, until a signal is everywhere, for them to end
+LOOK, MOMENT = 0.1, 0.5  # seconds between two looks at the processes, and until a signal has reached all of them
 
 
 def embed(
