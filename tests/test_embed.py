@@ -425,6 +425,24 @@ def test_two_processes_write_what_one_writes_and_say_it_once(model, pictures, tm
 
 
 @pytest.mark.slow
+def test_an_error_of_one_process_is_told_once_with_its_number(model, pictures, tmp_path):
+    api.embed(model, pictures, tmp_path / "e", shard_size=4)
+    part = tmp_path / "e" / "part-00001.parquet"
+    part.unlink()
+    part.mkdir()
+    done = dinomx(model, pictures, "--out", tmp_path / "e", "--shard-size", 4, "--processes", 2)
+    assert (done.returncode, done.stderr) == (2, f"error: rank 1: {part}: cannot be written: Is a directory\n")
+
+
+def test_without_pyarrow_only_npz_is_written(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("e", "e.parquet"):
+        assert refused(model, pictures, tmp_path / name) == 'Parquet needs pyarrow: pip install "dinomx[parquet]"'
+    assert not list(tmp_path.glob("*e")) and not list(tmp_path.glob("*.draft"))
+    assert api.embed(model, pictures, tmp_path / "e.npz", pool="label")["pooled"]["groups"] == 2
+
+
+@pytest.mark.slow
 def test_processes_and_their_parent_may_be_killed_and_the_rest_is_made(model, tmp_path):
     root = make_pictures(tmp_path / "many", 1500)
     api.embed(model, root, tmp_path / "one", shard_size=10)

@@ -35,11 +35,12 @@ def embed(
     """Do a job, or this process's share of it. Returns what `share` does. plugins: modules of declarations that are not installed."""
     world = started(os.environ)
     world = world if world and world.size > 1 else None
-    job.check(processes, world)
     if world:
         agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         with hosted(world, agent), watched(world, None) as watch:
+            job.check(processes, world)
             return share(job, open_model, world, watch, progress)
+    job.check(processes, None)
     if processes == 1:
         return share(job, open_model, None, None, progress)
     images = prepared(job, None)
