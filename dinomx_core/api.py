@@ -226,14 +226,18 @@ def embed(
     have shards to write. Raises DataError when there is nothing to read, ConfigError for a folder of other embeddings, Stopped when
     told to stop.
     """
+    plugins = list(plugins)
+    if processes > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's remarks would be printed by each process
+        if Path(source).is_file():  # and what is wrong with the source told by each
+            plan_alone(source, plugins)
+        else:
+            find_model(Path(source), "teacher")
     from dinomx_core.training.embed.job import EmbedJob
     from dinomx_core.training.embed.start import embed as start
 
-    plugins = list(plugins)
     job = EmbedJob(str(source), str(data), str(out), tokens, batch_size, shard_size, overwrite, path_column, pool)
     modules = [plugin.__name__ for plugin in plugins]
-    if processes > 1:  # what is wrong with it is better told here than by all of them
-        plan_alone(source, plugins) if Path(source).is_file() else find_model(Path(source), "teacher")
     return start(job, lambda: model_of(source, plugins), processes, modules, progress)
 
 
