@@ -241,7 +241,7 @@ def test_bad_requests_are_refused_and_leave_nothing(model, pictures, manifest, t
     there = sorted(tmp_path.rglob("*"))
     file, _ = manifest
     out, npz = tmp_path / "e", tmp_path / "e.npz"
-    ours = '"id", "label", "embedding"'
+    ours = '"id", "embedding"'
     for arguments, words, message in (
         ((pictures, tmp_path / "e.csv"), {}, f"{tmp_path}/e.csv: expected a name that ends with .npz or .parquet, or a folder's, without a suffix"),
         ((pictures, tmp_path / "file"), {}, f"{tmp_path}/file: is a file; name a folder, or a file that ends with .npz or .parquet"),
@@ -258,10 +258,9 @@ def test_bad_requests_are_refused_and_leave_nothing(model, pictures, manifest, t
     ):  # fmt: skip
         assert refused(model, *arguments, **words) == message
     for name, columns, words, message in (
-        ("e", ("label", "x"), {}, f'the output has columns {ours} of its own; rename "label" in the manifest'),
         ("e", ("embedding", "id"), {}, f'the output has columns {ours} of its own; rename "embedding", "id" in the manifest'),
         ("e", ("count", "x"), {"pool": "x"}, f'the output has columns {ours}, "count" of its own; rename "count" in the manifest'),
-        ("e.npz", ("ids", "x"), {}, f'the output has columns {ours}, "ids", "labels", "embeddings" of its own; rename "ids" in the manifest'),
+        ("e.npz", ("ids", "x"), {}, f'the output has columns {ours}, "ids", "embeddings", "labels" of its own; rename "ids" in the manifest'),
     ):  # fmt: skip
         write_csv(tmp_path / "clash.csv", [{"path": "pictures/a/0000.png", columns[0]: "1", columns[1]: "2"}])
         assert refused(model, tmp_path / "clash.csv", tmp_path / name, **words) == f"{tmp_path}/clash.csv: {message}"
@@ -309,6 +308,21 @@ def test_columns_of_a_manifest_are_carried_through(model, manifest, pictures, tm
         np.testing.assert_allclose(vectors(table), npz["embeddings"], rtol=1e-4, atol=1e-5)
     api.embed(model, pictures, tmp_path / "folder.npz")  # the same images by another way
     np.testing.assert_allclose(np.load(tmp_path / "folder.npz")["embeddings"], npz["embeddings"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_manifests_own_labels_are_the_labels(model, pictures, tmp_path):
+    rows = [
+        {"path": f"pictures/a/{n:04}.png", "label": word, "well": "w"}
+        for n, word in enumerate(["mitosis", "rest", "rest"])
+    ]
+    write_csv(tmp_path / "labelled.csv", rows)
+    for name in ("e", "e.parquet"):
+        api.embed(model, tmp_path / "labelled.csv", tmp_path / name)
+        table = table_of(tmp_path / name) if name == "e" else pq.read_table(tmp_path / name)
+        assert table["label"].to_pylist() == ["mitosis", "rest", "rest"]
+    api.embed(model, tmp_path / "labelled.csv", tmp_path / "e.npz", pool="label")
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert list(arrays["labels"]) == ["mitosis", "rest"] and list(arrays["counts"]) == [1, 2]
 
 
 def test_types_of_a_manifests_columns_are_kept(model, pictures, tmp_path):

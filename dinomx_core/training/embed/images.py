@@ -39,7 +39,7 @@ class Images:
         return {LABEL: list(self.labels)} if any(self.labels) else {}
 
     def table(self) -> dict[str, Any]:
-        """All columns that stand beside the embeddings."""
+        """All columns that stand beside the embeddings; a manifest's own labels take the empty ones' place."""
         return {ID: list(self.ids), LABEL: list(self.labels), **self.columns}
 
     def check_files(self) -> None:
@@ -74,9 +74,9 @@ def as_text(name: str) -> str:
 
 def check_columns(images: Images, pool: str, npz: bool) -> None:
     """Raise DataError for columns whose names the output has itself, and for a column to pool by that is none or misses values."""
-    ours = [ID, LABEL, EMBEDDING, *([COUNT] if pool else [])]
+    ours = [ID, EMBEDDING, *([COUNT] if pool else [])]
     if npz:
-        ours += [PLURALS[name] for name in ours]
+        ours += [PLURALS[name] for name in (*ours, LABEL)]
     if clash := [name for name in images.columns if name in ours]:
         raise DataError(
             f"{where(images)}: the output has columns {named(ours)} of its own; rename {named(clash)} in the manifest",
