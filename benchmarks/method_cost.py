@@ -63,6 +63,7 @@ def peak() -> float:
 
 def serve(config: str, overrides: list[str]) -> None:
     """One variant: a line in, a block of steps, a line with its seconds out."""
+    import dinomx_core.training  # noqa: F401, I001 - sets how threads wait, before torch is imported
     import torch
 
     from dinomx_core import api

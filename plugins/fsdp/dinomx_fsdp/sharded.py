@@ -35,7 +35,7 @@ class FullyShard(ManyProcesses):
             "offload_policy": CPUOffloadPolicy() if options.offload else OffloadPolicy(),
             "shard_placement_fn": self.place,
         }
-        self.reshard = options.reshard
+        self.reshard, self.offload = options.reshard, options.offload
         self.roots: list[FSDPModule] = []
 
     @property
@@ -73,7 +73,10 @@ class FullyShard(ManyProcesses):
             if any(True for _ in loss.parameters()):
                 self.unit(loss, True)
                 self.roots.append(loss)
-        everything.to_empty(device="cpu" if self.how["offload_policy"] != OffloadPolicy() else self.device)
+        everything.to_empty(device="cpu" if self.offload else self.device)
+        for module in everything.modules():  # what is offloaded are parameters alone
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to(self.device)
         self.fill(everything, values)
         for loan in loans:
             lend(loan)
