@@ -1,6 +1,5 @@
 """Addresses of this host, as others reach it."""
 
-import fcntl
 import socket
 import struct
 
@@ -33,7 +32,11 @@ def address_towards(host: str, port: int) -> str:
 
 
 def interface_of(address: str) -> str:
-    """The network interface that has an IPv4 address, or "" where none has."""
+    """The network interface that has an IPv4 address, or "" where none has, or it cannot be found out."""
+    try:
+        import fcntl
+    except ImportError:
+        return ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

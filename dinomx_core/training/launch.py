@@ -1,4 +1,4 @@
-"""Starting a run's processes through torch's elastic launcher, and what one of them does."""
+"""Starting a run's processes through torch's elastic launcher."""
 
 import contextlib
 import json
@@ -26,8 +26,8 @@ from dinomx_core.errors import ConfigError, Problem, TrainingError
 from dinomx_core.planning.plan import Plan
 from dinomx_core.training.hosts import address_towards, is_here
 from dinomx_core.training.stopping import SIGNALS
-from dinomx_core.training.watch import ALONE, HEARD, NOW, STOP, read_outcome
-from dinomx_core.training.worker import JOB
+from dinomx_core.training.watch import HEARD, NOW, STOP, read_outcome
+from dinomx_core.training.worker import ALONE, JOB
 
 
 def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
@@ -89,7 +89,7 @@ def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
         thread = threading.Thread(target=start, daemon=True)
         with forwarded(folder / STOP):
             thread.start()
-            while thread.is_alive() and not (words := cut_off(folder)):
+            while thread.is_alive() and not (words := cut_off(folder, options)):
                 thread.join(0.2)
         if outcome := read_outcome(folder):
             raise outcome.error()
@@ -99,11 +99,13 @@ def launch(plan: Plan, overwrite: bool, resume: bool, quiet: bool) -> None:
             raise TrainingError(f"{words}; `--resume` goes on from the newest checkpoint")
 
 
-def cut_off(folder: Path) -> str:
-    """What a process said that lost the others long enough ago for this host to have heard of it, had it not lost them too; or ""."""
-    for file in folder.glob(ALONE.format("*")):
+def cut_off(folder: Path, options: Processes) -> str:
+    """What a process of this host said that lost the others, and was not started again in all the time that this takes, because the
+    launcher itself waits for a host that it cannot reach; or ""."""
+    patience = HEARD + (options.patience if options.restarts else 0.0)
+    for file in folder.glob(ALONE.format("*")) if options.hosts > 1 else ():
         with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > HEARD:
+            if time.time() - file.stat().st_mtime > patience:
                 return file.read_text("utf-8")
     return ""
 

@@ -16,9 +16,9 @@ import torch.distributed as dist
 from dinomx_core.artifacts import write_atomically
 from dinomx_core.errors import ConfigError, DataError, DinomxError, PluginError, Problem, Stopped, TrainingError
 from dinomx_core.planning.world import World
+from dinomx_core.training.worker import ALONE
 
 OUTCOME, STOP = "outcome.json", "stop"  # files in the folder of processes that `dinomx run` has started
-ALONE = "lost-{}"  # file of a process that lost the others: what to say
 NOW = "now"  # in the second: end at once
 EVERY = 0.5  # seconds between two looks
 HEARD = 10.0  # seconds within which the others hear of an error, or cannot be reached

@@ -7,12 +7,13 @@ import signal
 import sys
 from pathlib import Path
 
-JOB = "job.json"
+JOB, ALONE = "job.json", "lost-{}"  # the latter of a process that lost the others: what to say
 
 
 def main(folder: Path) -> int:
     """Run the job in the folder. Returns an exit code: 0 even for errors of ours, which starting again would not help."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has started this one says when to stop
+    (folder / ALONE.format(os.environ["RANK"])).unlink(missing_ok=True)  # of the process that this one stands for
     job = json.loads((folder / JOB).read_text("utf-8"))
     sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
     from dinomx_core import api
@@ -23,7 +24,7 @@ def main(folder: Path) -> int:
     from dinomx_core.running import run_here
     from dinomx_core.training.group import no_group_left
     from dinomx_core.training.stopping import FILE
-    from dinomx_core.training.watch import ALONE, LOST, STOP, LostContact, watched
+    from dinomx_core.training.watch import LOST, STOP, LostContact, watched
 
     world = started(os.environ)
     assert world, "not started by the launcher"
@@ -41,7 +42,6 @@ def main(folder: Path) -> int:
             quiet = job["quiet"] or world.rank
             plans = api.plans_of(Source(job["text"], job["place"], tuple(job["settings"]), job["command"]), plugins)
             again = world.attempt > 0
-            (folder / ALONE.format(world.rank)).unlink(missing_ok=True)
             progress = Silent() if quiet else TextProgress()
             if again:
                 progress.note(f"a process was lost: all are started again, for the {world.attempt}. time")
