@@ -66,7 +66,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
                     progress.note(f"step {step}  {note}")
 
             # once in a while, and when told to stop: save
-            done, reason = step + 1, told.stop
+            done, reason = step + 1, told.stop if parts.parallelism.world_size > 1 else stop.reason
             if reason or done == plan.steps or is_due(done, plan.lengths["checkpoint.every"]):
                 check_finite(parts, done)
                 save_checkpoint(parts, folder.checkpoints, done)
