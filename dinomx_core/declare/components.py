@@ -1,7 +1,8 @@
 """Declarations: what a plugin yields from its hooks. Frozen, torch-free, and enough for the plan to work everything out."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -18,6 +19,7 @@ from dinomx_core.declare.facts import (
     View,
 )
 from dinomx_core.declare.processes import Divide, undivided
+from dinomx_core.declare.reading import Index
 from dinomx_core.declare.values import Length, Schedule, not_negative, option, schedule_of
 
 # What is wrong with a component's options, each with the option it is about ("" for the whole table; "a.b" for a nested one).
@@ -155,6 +157,40 @@ class Dataset(Component):
     inspect: Callable[[Any], DataInfo] = attrs.field(kw_only=True)
 
 
+@attrs.frozen
+class Reader(Component):
+    """Decodes image files. `suffixes`: endings of its files' names, in lower case; () where names say nothing. `index(options, files)`
+    says what planes files hold, with what cannot be read left out and told; None: one plane each, and nothing is looked up. `folders`:
+    a "file" is a folder of that name. `streams`: reads opened files, too, not only paths.
+
+    Built as `build(options)` -> `declare.reading.PlaneReader`, without torch.
+    """
+
+    kind: ClassVar[str] = "reader"
+    suffixes: tuple[str, ...] = attrs.field(kw_only=True)
+    index: Callable[[Any, Sequence[Path]], Index] | None = attrs.field(default=None, kw_only=True)
+    folders: bool = attrs.field(default=False, kw_only=True)
+    streams: bool = attrs.field(default=True, kw_only=True)
+
+
+def as_many(options: Any, channels: int) -> int:
+    """What most intensities make of an image's channels: as many."""
+    return channels
+
+
+@attrs.frozen
+class Intensity(Component):
+    """Says what the numbers of an image mean: pixels of any range become uint8 or uint16 over the type's range, or float32.
+    `channels(options, channels)`: how many it makes of so many. `bounded(options)`: whether floats it gives lie within 0..1.
+
+    Built as `build(options)` -> `training.contracts.Intensity`.
+    """
+
+    kind: ClassVar[str] = "intensity"
+    channels: Callable[[Any, int], int] = attrs.field(default=as_many, kw_only=True)
+    bounded: Callable[[Any], bool] = attrs.field(default=lambda options: True, kw_only=True)
+
+
 def more_than_none(instance: Any, attribute: Any, value: Length) -> None:
     """attrs validator: a length above none."""
     if value.amount <= 0:
@@ -199,6 +235,8 @@ KINDS: tuple[type, ...] = (
     Strategy,
     Parallelism,
     Dataset,
+    Reader,
+    Intensity,
     Evaluator,
     Recipe,
 )

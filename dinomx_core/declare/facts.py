@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from dinomx_core.declare.layout import Layout
+from dinomx_core.declare.reading import Sampled
 from dinomx_core.declare.values import Size, as_size
 
 Select = Literal["cls", "patches", "masked", "all"]
@@ -49,11 +50,23 @@ class View:
 
 
 @attrs.frozen
+class Part:
+    """A part of a data set that is drawn from with a weight of its own: the next `count` images, and which of the data set's channels
+    these have (their numbers)."""
+
+    count: int
+    weight: float
+    channels: tuple[int, ...]
+
+
+@attrs.frozen
 class DataInfo:
-    """What a data set holds, found without decoding it: images, channels, class names (empty where unlabelled).
+    """What a data set holds, found without decoding all of it: images, channels, class names (empty where unlabelled).
 
     notes: what a person should know of it. digest: stands for which images these are, in which order, so that a run goes on
-    with the same ones; "" where the options alone say it.
+    with the same ones; "" where the options alone say it. unreadable: files that are left out, and why. sampled: what the pixels of some
+    images are like; None: uint8, or uint16 or floats over the whole range. names: of the channels, where they have any. parts: in which it
+    is drawn from, where there are several.
     """
 
     count: int
@@ -61,6 +74,15 @@ class DataInfo:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     digest: str = ""
+    unreadable: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    sampled: Sampled | None = attrs.field(default=None, kw_only=True)
+    names: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    parts: tuple[Part, ...] = attrs.field(default=(), kw_only=True)
+
+    @property
+    def sets(self) -> tuple[tuple[int, ...], ...]:
+        """The different sets of channels that images have."""
+        return tuple(dict.fromkeys(part.channels for part in self.parts))
 
 
 @attrs.frozen

@@ -72,6 +72,16 @@ def dinomx_datasets() -> Iterable[c.Dataset]:  # type: ignore[empty-body]
 
 
 @hookspec
+def dinomx_readers() -> Iterable[c.Reader]:  # type: ignore[empty-body]
+    """Yield readers of image files, e.g. `yield Reader("nifti", Nifti, "…:NiftiReader", suffixes=(".nii", ".nii.gz"), index=…)`."""
+
+
+@hookspec
+def dinomx_intensities() -> Iterable[c.Intensity]:  # type: ignore[empty-body]
+    """Yield intensities, e.g. `yield Intensity("window", Window, "dinomx_medical_multichannel.intensity:WindowIntensity")`."""
+
+
+@hookspec
 def dinomx_evaluators() -> Iterable[c.Evaluator]:  # type: ignore[empty-body]
     """Yield evaluators, e.g. `yield Evaluator("knn", Knn, "dinomx_core.builtin.knn:KnnEvaluator")`."""
 
@@ -83,6 +93,6 @@ def dinomx_recipes() -> Iterable[c.Recipe]:  # type: ignore[empty-body]
 
 HOOKS = {kind.kind: f"dinomx_{name}" for kind, name in zip(  # type: ignore[attr-defined]
     c.KINDS,
-    ("backbones", "heads", "targets", "losses", "augmentations", "maskings", "strategies", "parallelisms", "datasets", "evaluators",
-     "recipes"),
+    ("backbones", "heads", "targets", "losses", "augmentations", "maskings", "strategies", "parallelisms", "datasets", "readers",
+     "intensities", "evaluators", "recipes"),
 )}  # fmt: skip

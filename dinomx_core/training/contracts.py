@@ -40,6 +40,15 @@ class Dataset(ABC):
     def __getitem__(self, index: int) -> Item: ...
 
 
+class Intensity(ABC):
+    """Says what the numbers of an image mean."""
+
+    @abstractmethod
+    def __call__(self, item: Item) -> Item:
+        """The item with pixels that are uint8 or uint16 over the type's range, or float32. Raises DataError where its numbers mean
+        nothing to it."""
+
+
 class Augmentation(ABC):
     """Makes views. Every random number comes from the stream it is given."""
 

@@ -70,12 +70,19 @@ def drop_masked(hidden: Hidden, mask: Tensor) -> Hidden:
 class Item:
     """One image of a data set.
 
-    image (C, H, W): uint8 or uint16 over the type's whole range, or float32 over 0..1. label: class number or None.
+    image (C, H, W): uint8, uint16 or float32, in the units of its file until an intensity has said what its numbers mean; then uint8 or
+    uint16 over the type's whole range, or float32. label: class number or None. group: what it belongs to (a patient, a plate); "" where
+    that is not known. units and full: as `declare.reading.Plane` has them. channels: which of the data set's channels these are; None:
+    all of them.
     """
 
     image: Tensor
     label: int | None = None
     id: str = ""
+    group: str = ""
+    units: str = ""
+    full: tuple[float, float] | None = None
+    channels: tuple[int, ...] | None = None
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Medical and many-channel images."""

@@ -1,0 +1,1 @@
+"""Declarations of medical and many-channel images."""
