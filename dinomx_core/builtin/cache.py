@@ -1,6 +1,7 @@
 """A folder of fetched files, shared by every process of a machine and bounded: what was not used for longest goes first. No torch."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import time
@@ -42,6 +43,11 @@ def place_of(state: str, name: str) -> Path:
     """Where a file lies whose object is in that state; it ends as the object does, since endings say what a file is."""
     own = name.rpartition("/")[2][-NAME:]
     return folder() / state[:2] / f"{state}-{own}"
+
+
+def state_of(name: str, version: str) -> str:
+    """What stands for a version of something with a name."""
+    return hashlib.blake2b(f"{name}\n{version}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def find(state: str, name: str) -> Path | None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import attrs
 
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
+from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
 from dinomx_core.declare.components import Augmentation, Backbone, Dataset, Evaluator, Parallelism, Strategy
 from dinomx_core.declare.facts import (
     DataInfo,
@@ -268,6 +269,9 @@ def dinomx_backbones():
 def dinomx_datasets():
     yield Dataset("digits", Digits, "dinomx_core.builtin.digits:DigitsData", inspect=count_digits)
     yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=count_files)
+    yield Dataset("shards", Shards, "dinomx_core.builtin.sourced:ShardsData", inspect=count_shards)
+    yield Dataset("hf-dataset", HfDataset, "dinomx_core.builtin.sourced:HfData", inspect=count_rows)
+    yield Dataset("medmnist", MedMnist, "dinomx_core.builtin.sourced:MedMnistData", inspect=count_medmnist)
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import hashlib
 import itertools
 import os
 import re
@@ -91,9 +90,8 @@ def looked_up(fs: Any, path: str, url: str, key: str) -> tuple[str, int | None]:
         raise explained(error, url, key) from None
     if info.get("type") == "directory":
         raise DataError(f"{url}: is a folder, not a file", key)
-    version = [str(info[name]) for name in VERSIONS if info.get(name) is not None]
-    state = hashlib.blake2b("\n".join([url, str(info.get("size")), *version]).encode(), digest_size=16)
-    return state.hexdigest(), info.get("size")
+    version = [str(info[name]) for name in ("size", *VERSIONS) if info.get(name) is not None]
+    return cache.state_of(url, " ".join(version)), info.get("size")
 
 
 def stamp(url: str | os.PathLike[str], key: str = "path") -> tuple[int, str]:

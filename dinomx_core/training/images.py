@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from dinomx_core.declare.reading import Plane
 from dinomx_core.errors import DataError
 from dinomx_core.training.pixels import grey, to_float
 
@@ -69,3 +70,19 @@ def to_channels(image: torch.Tensor, channels: int) -> torch.Tensor:
         full = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
         return grey(to_float(image)).mul(full).round_().to(image.dtype) if full > 1 else grey(image)
     raise DataError(f"an image of {have} channels cannot become one of {channels}")
+
+
+def from_plane(plane: Plane) -> torch.Tensor:
+    """What a reader read -> (C, H, W) as items have it: uint8 and uint16 as they are, truth values as 0 and 255, all other numbers as
+    float32. Raises DataError for pixels that are no numbers."""
+    pixels = plane.pixels
+    if pixels.ndim != 3:
+        raise DataError(f"pixels have {pixels.ndim} dimensions, not channels, rows and columns")
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype.kind not in "uif":
+        raise DataError(f"pixels of type {pixels.dtype} are no numbers; convert to whole numbers or floats")
+    elif pixels.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32)
+    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
