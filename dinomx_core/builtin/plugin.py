@@ -15,6 +15,7 @@ from dinomx_core.builtin.data_options import (
 )
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, in_folder, in_rows
+from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
@@ -263,6 +264,9 @@ def dinomx_datasets():
     yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=in_folder)
     yield Dataset("manifest", ManifestFile, "dinomx_core.builtin.image_folder:ManifestData", inspect=in_rows)
     yield Dataset("mix", Mix, "dinomx_core.builtin.mix:MixData", inspect=inspect_mix)
+    yield Dataset("shards", Shards, "dinomx_core.builtin.sourced:ShardsData", inspect=count_shards)
+    yield Dataset("hf-dataset", HfDataset, "dinomx_core.builtin.sourced:HfData", inspect=count_rows)
+    yield Dataset("medmnist", MedMnist, "dinomx_core.builtin.sourced:MedMnistData", inspect=count_medmnist)
 
 
 @hookimpl

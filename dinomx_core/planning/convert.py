@@ -114,6 +114,15 @@ def make_converter(registry: Registry) -> cattrs.Converter:
 
     converter.register_structure_hook_func(lambda t: get_origin(t) is list, structure_list)
 
+    def structure_one_or_more(value: Any, kind: Any) -> Any:
+        if not isinstance(value, (str, list)):
+            raise ValueError(f"expected a text or an array of texts, got {show(value)}")
+        return value if isinstance(value, str) else structure_list(value, list[str])
+
+    converter.register_structure_hook_func(
+        lambda t: get_origin(t) in (Union, UnionType) and set(get_args(t)) == {str, list[str]}, structure_one_or_more
+    )
+
     def attrs_hook(cls: type) -> Callable[[Any, Any], Any]:
         fields = attrs.fields(attrs.resolve_types(cls))
         hooks: dict[str, Any] = {f.name: override(struct_hook=_field_hook(converter, registry, f)) for f in fields}

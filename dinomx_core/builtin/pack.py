@@ -1,0 +1,168 @@
+"""Writes any data set into tars of samples (`shards` reads them). A crash leaves whole tars or drafts, and the next call goes on."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from dinomx_core.builtin.tar_index import indexed
+from dinomx_core.builtin.tar_samples import FACTS
+from dinomx_core.declare.facts import DataInfo
+from dinomx_core.errors import DataError
+from dinomx_core.folders import sync
+
+if TYPE_CHECKING:
+    from dinomx_core.training.contracts import Dataset
+    from dinomx_core.training.flow import Item
+
+FORMAT = "dinomx shards 1"
+DRAFT = f"{FACTS}.draft"  # what was written so far
+COLUMNS = ("cls", "label", "group")  # that readers ask for
+Progress = Callable[[int, int], None]
+
+
+class Items(Protocol):
+    """Items by number, such as a list or a data set; `source(index)`, where there is one, gives the file whose bytes alone, read again,
+    make the item, or None."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> "Item": ...
+
+
+def nobody(done: int, total: int) -> None:
+    """Watches nothing."""
+
+
+def pack(dataset: "Dataset", info: DataInfo, out: Path, shard_size: int, progress: Progress = nobody) -> dict[str, Any]:
+    """Write a data set into a folder of tars with `shard_size` samples each; see `write_shards`."""
+    facts = {"classes": info.classes, "channels": info.channels, "names": info.names, "source": info.digest}
+    return write_shards(dataset, out, shard_size, info.classes, facts, progress)
+
+
+def write_shards(
+    items: Items,
+    out: Path,
+    per_shard: int = 1000,
+    classes: Sequence[str] = (),
+    facts: dict[str, Any] | None = None,
+    progress: Progress = nobody,
+) -> dict[str, Any]:
+    """Write items into `out`/000000.tar, ... and `shards.json`, whose contents are returned: `facts`, and of each tar its samples,
+    bytes, SHA-256 and the items that could not be read, which are left out. `progress` is told (done, total). A folder that was begun with the
+    same items is gone on with. Raises DataError where it holds something else, cannot be written to, or no item can be read."""
+    if per_shard < 1:
+        raise DataError(f"samples of a tar must be 1 or more, got {per_shard}")
+    plan = {"format": FORMAT, "count": len(items), "per_shard": per_shard, **json.loads(json.dumps(facts or {}))}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        done = begun(out, plan)
+        tars = done.setdefault("tars", [])
+        for number in range(len(tars), -(-len(items) // per_shard)):
+            chosen = range(number * per_shard, min((number + 1) * per_shard, len(items)))
+            tars.append(write_tar(items, chosen, out / f"{number:06}.tar", classes, progress))
+            write_text(out / DRAFT, json.dumps(done))
+        if tars and not any(tar["samples"] for tar in tars):
+            raise DataError(f"no item can be read; the first: {tars[0]['left_out'][0]}")
+        if not (out / FACTS).exists():
+            write_text(out / FACTS, json.dumps(done, indent=1) + "\n")
+            (out / DRAFT).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
+    progress(len(items), len(items))
+    return done
+
+
+def begun(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """What was written of the plan so far. Raises DataError where the folder holds something else."""
+    for name in (FACTS, DRAFT):
+        try:
+            found = json.loads((out / name).read_text("utf-8"))
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            found = {}
+        if {key: found.get(key) for key in plan} == plan:
+            return found
+        raise DataError(
+            f"{out}: holds shards of other data, or of another size ({name}); choose another folder, or remove it"
+        )
+    if list(out.glob("*.tar")):
+        raise DataError(f"{out}: holds tars, but no {FACTS}; choose another folder")
+    write_text(out / DRAFT, json.dumps(plan))
+    return dict(plan)
+
+
+def write_tar(items: Items, chosen: range, place: Path, classes: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """One tar, whole or not at all, with its index beside it."""
+    draft = place.with_name(f".{place.name}.draft")
+    samples, faults = 0, []
+    with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as archive:
+        for index in chosen:
+            try:
+                files = files_of(items, index, classes)
+            except DataError as error:
+                faults.append(str(error))
+                continue
+            for ending, data in files:
+                add(archive, f"{index:09}.{ending}", data)
+            samples += 1
+            progress(index + 1, len(items))
+    with draft.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = draft.stat().st_size
+    sync(draft)
+    os.replace(draft, place)
+    sync(place.parent)
+    if samples:
+        indexed(str(place), COLUMNS)
+    return {"name": place.name, "samples": samples, "bytes": size, "sha256": digest, "left_out": faults}
+
+
+def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Ending and bytes of a sample's files. Raises DataError for an item that cannot be read."""
+    item = items[index]
+    source = getattr(items, "source", lambda index: None)(index)
+    notes: dict[str, Any] = {"id": item.id, "group": item.group, "units": item.units}
+    notes = {name: value for name, value in notes.items() if value}
+    if item.label is not None:
+        notes["label"] = classes[item.label] if classes else item.label
+    if item.full is not None:
+        notes["full"] = list(item.full)
+    if item.channels is not None:
+        notes["channels"] = list(item.channels)
+    if source is None:
+        stream = io.BytesIO()
+        np.save(stream, np.ascontiguousarray(item.image.numpy()), allow_pickle=False)
+        image = ("npy", stream.getvalue())
+    else:
+        image = (ending_of(source), source.read_bytes())
+    return [image, ("json", json.dumps(notes).encode())]
+
+
+def ending_of(file: Path) -> str:
+    """How a file's name ends, a compression's ending included: "nii.gz"."""
+    last = file.suffix.lower()
+    return (Path(file.stem).suffix.lower() + last if last in (".gz", ".bz2", ".xz") else last).removeprefix(".")
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file; all that depends on when and by whom is left out, so that the same items make the same tar."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def write_text(place: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    draft = place.with_name(f".{place.name}.new")
+    draft.write_text(text, "utf-8")
+    sync(draft)
+    os.replace(draft, place)
+    sync(place.parent)
