@@ -5,7 +5,7 @@ from typing import Any, Literal
 import attrs
 
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
-from dinomx_core.declare.components import Augmentation, Backbone, Dataset, Evaluator, Parallelism, Strategy
+from dinomx_core.declare.components import Augmentation, Backbone, Dataset, Evaluator, Parallelism, Reader, Strategy
 from dinomx_core.declare.facts import (
     DataInfo,
     Draft,
@@ -69,6 +69,24 @@ def count_files(options: ImageFolder) -> DataInfo:
 
     listing = list_images(options.path)
     return DataInfo(len(listing.files), options.channels, listing.classes, listing.notes, listing.digest)
+
+
+def number_of_bits(instance: object, attribute: object, value: int) -> None:
+    """attrs validator: 0, or as many bits as pixels have at most."""
+    if not 0 <= value <= 32:
+        raise ValueError(f"must be between 0 and 32, got {value}")
+
+
+@attrs.frozen
+class ImageFiles:
+    """PNG, JPEG, WebP, BMP, TIFF of one page and NumPy arrays (.npy): one image a file, in its own numbers, without alpha."""
+
+    bits: int = option(
+        0,
+        "bits that the numbers have, where fewer than their type: 12 means 0..4095; 0: as the type",
+        check=number_of_bits,
+    )
+    axes: Literal["HWC", "CHW"] = option("HWC", "of .npy arrays of three dimensions: where their channels stand")
 
 
 @attrs.frozen
@@ -268,6 +286,12 @@ def dinomx_backbones():
 def dinomx_datasets():
     yield Dataset("digits", Digits, "dinomx_core.builtin.digits:DigitsData", inspect=count_digits)
     yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=count_files)
+
+
+@hookimpl
+def dinomx_readers():
+    suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy")
+    yield Reader("image", ImageFiles, "dinomx_core.builtin.image_reader:ImageReader", suffixes=suffixes)
 
 
 @hookimpl

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from dinomx_core.builtin import image_reader
 from dinomx_core.errors import DataError
 from dinomx_core.training.pixels import grey, to_float
 
@@ -16,46 +17,49 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
         array = array[:, :, None]
     if array.ndim != 3:
         raise DataError(f"an image has 2 or 3 dimensions, not {array.ndim}")
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype.kind == "f":
-        array = array.astype(np.float32)
-    elif array.dtype not in (np.uint8, np.uint16):
+    return planes_to_tensor(array.transpose(2, 0, 1))
+
+
+def planes_to_tensor(planes: np.ndarray) -> torch.Tensor:
+    """The same for (C, H, W)."""
+    if planes.dtype == np.bool_:
+        planes = planes.astype(np.uint8) * 255
+    elif planes.dtype.kind == "f":
+        planes = planes.astype(np.float32)
+    elif planes.dtype not in (np.uint8, np.uint16):
         raise DataError(
-            f"pixels of type {array.dtype} have no declared range; convert to uint8, uint16 or float over 0..1"
+            f"pixels of type {planes.dtype} have no declared range; convert to uint8, uint16 or float over 0..1"
         )
-    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))
 
 
 def read_image(path: Path) -> torch.Tensor:
-    """A file as (C, H, W), turned as its EXIF orientation says: uint8, uint16 for 16-bit grey; of 16-bit colour the upper 8 bits,
-    of several pages the first, without its alpha channel. Raises DataError naming the file when it cannot be read."""
+    """A file as (C, H, W), turned as its EXIF orientation says: uint8, uint16 or float32 over 0..1, without its alpha channel. Raises
+    DataError naming the file when it cannot be read or its numbers have no declared range."""
     try:
-        with Image.open(path) as image:
-            return from_pillow(ImageOps.exif_transpose(image))
+        return planes_to_tensor(in_range(image_reader.read_pixels(path)))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except Exception as error:  # decoders raise whatever they stumble over
-        raise DataError(f"{path}: cannot be read as an image: {error}") from None
 
 
 def from_pillow(image: Image.Image) -> torch.Tensor:
     """A Pillow image as (C, H, W) of its own depth. Raises DataError for 32-bit pixels outside a declared range."""
-    if image.mode in ("I;16", "I;16L", "I;16B"):
-        return to_tensor(np.asarray(image).astype(np.uint16))
-    if image.mode in ("I", "F"):
-        pixels = np.array(image)
-        if not np.isfinite(pixels).all():
-            raise DataError("holds pixels that are not finite numbers")
-        if pixels.size and (pixels.min() < 0 or pixels.max() > (65535 if image.mode == "I" else 1)):
-            raise DataError(
-                f"32-bit pixels from {pixels.min()} to {pixels.max()} have no declared range; "
-                "convert to 8 or 16 bit, or to floats over 0..1"
-            )
-        return to_tensor(pixels.astype(np.uint16 if image.mode == "I" else np.float32))
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
-    return to_tensor(np.array(image))
+    return planes_to_tensor(in_range(image_reader.from_pillow(image)))
+
+
+def in_range(planes: np.ndarray) -> np.ndarray:
+    """32-bit integers that are 16-bit ones, and floats over 0..1; smaller types as they are. Raises DataError for other numbers."""
+    if planes.dtype.itemsize < 4:
+        return planes
+    whole = planes.dtype.kind != "f"
+    if not np.isfinite(planes).all():
+        raise DataError("holds pixels that are not finite numbers")
+    if planes.size and (planes.min() < 0 or planes.max() > (65535 if whole else 1)):
+        raise DataError(
+            f"32-bit pixels from {planes.min()} to {planes.max()} have no declared range; "
+            "convert to 8 or 16 bit, or to floats over 0..1"
+        )
+    return planes.astype(np.uint16) if whole else planes
 
 
 def to_channels(image: torch.Tensor, channels: int) -> torch.Tensor:
