@@ -55,8 +55,9 @@ def write_shards(
     progress: Progress = nobody,
 ) -> dict[str, Any]:
     """Write items into `out`/000000.tar, ... and `shards.json`, whose contents are returned: `facts`, and of each tar its samples,
-    bytes, SHA-256 and the items that could not be read, which are left out. `progress` is told (done, total). A folder that was begun with the
-    same items is gone on with. Raises DataError where it holds something else, cannot be written to, or no item can be read."""
+    bytes, SHA-256 and the items that could not be read, which are left out. `progress` is told (done, total). A folder that was begun
+    with the same items is gone on with. Raises DataError where it holds something else, cannot be written to, or no item can be read.
+    """
     if per_shard < 1:
         raise DataError(f"samples of a tar must be 1 or more, got {per_shard}")
     plan = {"format": FORMAT, "count": len(items), "per_shard": per_shard, **json.loads(json.dumps(facts or {}))}

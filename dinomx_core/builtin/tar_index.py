@@ -56,7 +56,7 @@ class TarIndex:
         """(S,) the number of each sample's file of one of the endings, or -1. Raises DataError for a sample that has several."""
         numbers = [number for number, kind in enumerate(self.kinds) if kind in kinds]
         files: np.ndarray = np.nonzero(np.isin(self.kind, numbers))[0]
-        owners: np.ndarray = np.searchsorted(self.first, files, "right") - 1
+        owners: Any = np.searchsorted(self.first, files, "right") - 1
         if len(twice := np.nonzero(np.diff(owners) == 0)[0]):
             found = sorted(self.kinds[self.kind[file]] for file in files[twice[0] : twice[0] + 2])
             raise DataError(
