@@ -138,7 +138,7 @@ def test_missing_keys_name_what_could_stand_there(errors):
         "c.toml: optimizer.lr: missing",
         "c.toml: data: missing; add [data] with a name (digits, hf-dataset, image-folder, manifest, medmnist, mix, shards)",
         "c.toml: backbone: missing; add [backbone] with a name (bag-of-channels, channel-tokens, dinov2, dinov2-registers, dinov3-convnext, dinov3-vit, hf, vit)",
-        "c.toml: augmentation: missing; add [augmentation] with a name (multicrop)",
+        "c.toml: augmentation: missing; add [augmentation] with a name (ct, microscopy, mri, multicrop, multispectral, natural, xray)",
         "c.toml: loss: no loss; add a table [loss.NAME] (dino, distill-features, gram, ibot, koleo) or a recipe",
     ]
 

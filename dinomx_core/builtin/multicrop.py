@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +146,16 @@ class MultiCropAugmentation(Augmentation):
         where = stream.purpose(f"{name} box")
         height, width = item.image.shape[-2:]
         box = draw_box(where, height, width, crops)
-        return Place(box, flip=where.random() < crops.flip, vertical=where.random() < crops.vertical_flip)
+        flip, vertical = self.flips(crops)
+        return Place(box, flip=where.random() < flip, vertical=where.random() < vertical)
+
+    def flips(self, crops: Any) -> tuple[float, float]:
+        """Probabilities of a left-right and an up-down flip."""
+        return crops.flip, crops.vertical_flip
+
+    def change(self, image: Tensor, rng: Random, crops: Any, number: int) -> Tensor:
+        """What is done to the pixels of a view's crop of a number."""
+        return change_pixels(image, rng, crops, number)
 
     def crops(
         self, item: Item, stream: Stream, name: str, crops: Crops, places: list[Place], size: Size, distorted: bool
@@ -155,7 +165,7 @@ class MultiCropAugmentation(Augmentation):
         for number, place in enumerate(places):
             image = place.cut(item.image, size)
             if distorted:
-                image = change_pixels(image, what, crops, number)
+                image = self.change(image, what, crops, number)
             mean, std = (px.chosen(values, item.channels) for values in (self.options.mean, self.options.std))
             result.append(Crop(px.normalise(image, mean, std), place.signed, channels=item.channels))
         return result

@@ -155,6 +155,12 @@ def multicrop_preprocessing(options: MultiCrop) -> Preprocessing:
     return Preprocessing(options.resize or round(min(size) * 256 / 224), size, tuple(options.mean), tuple(options.std))
 
 
+def leaves_colours(options: MultiCrop) -> bool:
+    """Whether nothing is done to pixels that means 0..1."""
+    tables = [table for table in (options.globals, options.locals) if table is not None]
+    return not any(table.jitter or any(table.solarize) for table in tables)
+
+
 def check_multicrop(options: MultiCrop, draft: Draft) -> list[tuple[str, str]]:
     """The evaluation's centre crop must fit; mixed sizes name only crops that are made."""
     size, problems = min(options.globals.size), []
@@ -291,6 +297,7 @@ def dinomx_augmentations():
         views=multicrop_views,
         preprocessing=multicrop_preprocessing,
         check=check_multicrop,
+        any_numbers=leaves_colours,
     )
 
 

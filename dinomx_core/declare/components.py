@@ -118,7 +118,8 @@ class Masking(Component):
 
 @attrs.frozen
 class Augmentation(Component):
-    """Makes views of an image. `views(options)` lists them, `preprocessing(options)` says how an image goes in unaugmented.
+    """Makes views of an image. `views(options)` lists them, `preprocessing(options)` says how an image goes in unaugmented;
+    `any_numbers(options)`: whether it takes floats outside 0..1, too.
 
     Built as `build(options, channels)` -> `training.contracts.Augmentation`.
     """
@@ -126,6 +127,7 @@ class Augmentation(Component):
     kind: ClassVar[str] = "augmentation"
     views: Callable[[Any], Iterable[View]] = attrs.field(kw_only=True)
     preprocessing: Callable[[Any], Preprocessing] = attrs.field(kw_only=True)
+    any_numbers: Callable[[Any], bool] = attrs.field(default=lambda options: False, kw_only=True)
 
 
 @attrs.frozen

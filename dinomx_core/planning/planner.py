@@ -179,6 +179,14 @@ class _Planner:
         if steps < 1:
             self.refuse(f'"{run.steps}" is less than one step', "run.steps")
         augmentation = spec.augmentation
+        if not intensity.component.bounded(intensity.options) and not augmentation.component.any_numbers(
+            augmentation.options
+        ):
+            self.refuse(
+                f'its changes of colour are for pixels over 0..1, and the intensity "{intensity.component.name}" gives others; take a '
+                "domain's augmentation (ct, mri, microscopy), or set jitter = 0.0 and solarize = [0.0]",
+                "augmentation",
+            )
         views = mask(self.report, tuple(augmentation.component.views(augmentation.options)))
         preprocessing = augmentation.component.preprocessing(augmentation.options)
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):

@@ -50,13 +50,14 @@ class ViTBackbone(HuggingFaceBackbone):
         arguments = {"add_pooling_layer": False, "use_mask_token": options.mask_token}
         super().__init__(ViTModel(config, **arguments), cls=True, prefix=1, arguments=arguments)
         self.options = attrs.evolve(options, image_size=config.image_size)
+        self.offset_positions = options.positions == "offset"
         for block in self.blocks:
             block.__class__ = Layer
         self.drop_path(torch.linspace(0, options.drop_path, shape.depth, device="cpu").tolist())
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
         """Patches, mask token, class token, positions."""
-        if self.options.positions == "size":
+        if not self.offset_positions:
             return super().embed(pixels, mask)
         parts = self.model.embeddings
         patches = parts.patch_embeddings(pixels)

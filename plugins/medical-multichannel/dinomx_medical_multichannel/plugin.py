@@ -4,8 +4,21 @@ from typing import Literal
 
 import attrs
 
-from dinomx_core import Backbone, Reader, fraction, hookimpl, not_negative, option
+from dinomx_core import Augmentation, Backbone, Intensity, Reader, fraction, hookimpl, not_negative, option
+from dinomx_core.builtin.plugin import check_multicrop, leaves_colours, multicrop_preprocessing, multicrop_views
 from dinomx_medical_multichannel.channels import BagOfChannels, ChannelTokens, bag_shape, channel_tokens_shape
+from dinomx_medical_multichannel.domains import DOMAINS, Natural, check_domain
+from dinomx_medical_multichannel.numbers import (
+    Log,
+    Percentiles,
+    Window,
+    ZScore,
+    check_declared,
+    check_log,
+    check_window,
+    check_zscore,
+    window_channels,
+)
 
 
 @attrs.frozen
@@ -78,4 +91,36 @@ def dinomx_backbones():
         "dinomx_medical_multichannel.backbones:build_bag",
         shape=bag_shape,
         any_channels=True,
+    )
+
+
+@hookimpl
+def dinomx_intensities():
+    where = "dinomx_medical_multichannel.intensities"
+    yield Intensity("window", Window, f"{where}:WindowIntensity", channels=window_channels, check=check_window)
+    yield Intensity("percentiles", Percentiles, f"{where}:PercentilesIntensity", check=check_declared)
+    yield Intensity("z-score", ZScore, f"{where}:ZScoreIntensity", check=check_zscore, bounded=lambda options: False)
+    yield Intensity("log", Log, f"{where}:LogIntensity", check=check_log)
+
+
+@hookimpl
+def dinomx_augmentations():
+    for name, options in DOMAINS.items():
+        yield Augmentation(
+            name,
+            options,
+            "dinomx_medical_multichannel.augmentation:DomainAugmentation",
+            views=multicrop_views,
+            preprocessing=multicrop_preprocessing,
+            check=check_domain,
+            any_numbers=lambda options: True,
+        )
+    yield Augmentation(
+        "natural",
+        Natural,
+        "dinomx_core.builtin.multicrop:MultiCropAugmentation",
+        views=multicrop_views,
+        preprocessing=multicrop_preprocessing,
+        check=check_multicrop,
+        any_numbers=leaves_colours,
     )
