@@ -94,7 +94,11 @@ class Samples:
         kind = self.kinds[self.kind[index]]
         data = self._bytes(index, 0)
         try:
-            plane = array_plane(data) if kind == ARRAY else self._decoded(data, f"{self.id(index)}.{kind}")
+            plane = (
+                array_plane(data)
+                if kind.rpartition(".")[2] == ARRAY
+                else self._decoded(data, f"{self.id(index)}.{kind}")
+            )
             full = notes.get("full")
             plane = attrs.evolve(
                 plane,
@@ -168,12 +172,12 @@ class Part:
             files = index.files_of(endings)
         except DataError as error:
             raise DataError(f"{tar}: {error}", error.key) from None
-        lost = np.nonzero(files < 0)[0]
+        lost = np.flatnonzero(files < 0)
         wanted = ", ".join(f".{ending}" for ending in endings)
         faults = (
             f'{tar}: sample "{index.key(int(s))}" has no image: {index.endings(int(s))}, none of {wanted}' for s in lost
         )
-        rows = np.nonzero(files >= 0)[0]
+        rows = np.flatnonzero(files >= 0)
         return cls(index, rows, files[rows], tuple(faults))
 
     @property
