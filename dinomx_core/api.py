@@ -15,10 +15,12 @@ import attrs
 
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry, discover
+from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.folders import find_model
 from dinomx_core.planning import document
 from dinomx_core.planning.document import to_toml
+from dinomx_core.planning.origin import data_reader, described
 from dinomx_core.planning.plan import Env, Plan, Source
 from dinomx_core.planning.planner import make_plan
 from dinomx_core.planning.reader import to_spec
@@ -234,11 +236,13 @@ def embed(
         else:
             find_model(Path(source), "teacher")
     from dinomx_core.training.embed.job import EmbedJob
+    from dinomx_core.training.embed.share import Source as Embedder
     from dinomx_core.training.embed.start import embed as start
 
     job = EmbedJob(str(source), str(data), str(out), tokens, batch_size, shard_size, overwrite, path_column, pool)
     modules = [plugin.__name__ for plugin in plugins]
-    return start(job, lambda: model_of(source, plugins), processes, modules, progress)
+    opened = Embedder(lambda: reader_of(source, plugins), lambda: model_of(source, plugins))
+    return start(job, opened, processes, modules, progress)
 
 
 def model_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Model:
@@ -248,6 +252,14 @@ def model_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Model:
     from dinomx_core.training.model import Model
 
     return Model.of_plan(plan_alone(source, plugins))
+
+
+def reader_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Chosen:
+    """What reads files of the kind that a model was trained on, or that a config's data are. Raises DataError."""
+    if Path(source).is_file():
+        found = plan_alone(source, plugins)
+        return data_reader(found.spec, found.registry)
+    return described(find_model(Path(source), "teacher"), "reader", discover(plugins))
 
 
 def plan_alone(config: str | Path, plugins: Iterable[ModuleType]) -> Plan:

@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 import dinomx_core.training  # noqa: F401 - sets how threads wait, before torch is imported
+from dinomx_core.declare.discover import discover
+from dinomx_core.planning.convert import choose, make_converter
 
 TOY = {
     "run": {"steps": 4, "batch_size": 8, "device": "cpu", "threads": 1},
@@ -75,6 +77,12 @@ def image_folder(tmp_path):
         for number in range(6):
             Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
     return root
+
+
+def in_table(kind, table, *plugins):
+    """A component as a config's table picks it."""
+    registry = discover(plugins)
+    return choose(make_converter(registry), registry, kind, table, kind, None)
 
 
 def rows(path: Path) -> list[dict]:

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from dinomx_core import ConfigError, DataError, api
+from dinomx_core.builtin.data_options import Digits, count_digits
 from dinomx_core.builtin.digits import DigitsData
 from dinomx_core.builtin.image_folder import ImageFolderData
 from dinomx_core.builtin.listing import list_images
-from dinomx_core.builtin.plugin import Digits, ImageFolder, count_digits, count_files
-from tests.fixtures import rows
+from dinomx_core.builtin.picture_options import in_folder
+from tests.fixtures import in_table, rows
 
 
 def test_digits_are_counted_as_they_are_and_split_without_overlap():
@@ -23,9 +24,9 @@ def test_digits_are_counted_as_they_are_and_split_without_overlap():
 
 
 def test_class_folders_are_labels(image_folder):
-    options = ImageFolder(str(image_folder))
+    options = in_table("dataset", {"name": "image-folder", "path": str(image_folder)}).options
     data = ImageFolderData(options)
-    assert count_files(options).classes == ("cats", "dogs")
+    assert in_folder(options).classes == ("cats", "dogs")
     assert [data[i].label for i in (0, 5, 6, 11)] == [0, 0, 1, 1]
     assert data[7].id == "dogs/1.png" and data[7].image.shape == (3, 30, 40)
 
@@ -59,7 +60,8 @@ def test_formats_depths_and_colours_mix_by_the_declared_rule(tmp_path):
     saved(tmp_path / "h.png", grey8)
     saved(tmp_path / "i.png", np.dstack([colour, grey8]))  # with an alpha channel
     for channels in (1, 3):
-        data = ImageFolderData(ImageFolder(str(tmp_path), channels))
+        table = {"name": "image-folder", "path": str(tmp_path), "channels": channels}
+        data = ImageFolderData(in_table("dataset", table).options)
         items = {data[i].id: data[i].image for i in range(len(data))}
         assert {image.shape for image in items.values()} == {(channels, 9, 7)}
         assert {name for name, image in items.items() if image.dtype == torch.uint16} == {"f.png", "g.tiff"}
@@ -103,10 +105,10 @@ def test_empty_and_all_broken_folders_are_refused_by_the_plan(toy, tmp_path):
     for number in range(20):
         (tmp_path / f"broken{number}.png").write_bytes(b"no image")
     for name, message in (
-        ("empty", f'data.path: no images in "{tmp_path}/empty" (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)'),
+        ("empty", f'data.path: no images in "{tmp_path}/empty" (.bmp, .jpeg, .jpg, .npy, .png, .tif, .tiff, .webp)'),
         (
             ".",
-            "data.path: none of the 8 files looked at (of 20) can be read as an image; the first: broken0.png: cannot identify",
+            f"data.path: none of the 8 images looked at (of 20) can be read; the first: {tmp_path}/broken0.png: cannot be read as an image: is of",
         ),
     ):
         with pytest.raises(ConfigError) as caught:

@@ -42,7 +42,7 @@ def install(tmp_path, monkeypatch):
 
     yield write
     for module in [
-        m for m in sys.modules if m.startswith("dinomx_") and not m.startswith(("dinomx_core", "dinomx_dinov1"))
+        name for name, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(tmp_path))
     ]:
         del sys.modules[module]
 

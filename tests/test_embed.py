@@ -19,7 +19,7 @@ from dinomx_core import ConfigError, DataError, Stopped, api
 from dinomx_core.planning.world import World
 from dinomx_core.training.embed.job import EmbedJob
 from dinomx_core.training.embed.passes import Passes
-from dinomx_core.training.embed.share import share
+from dinomx_core.training.embed.share import Source, share
 from tests.fixtures import TOY
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -141,7 +141,9 @@ def test_shares_of_several_processes_are_the_shards_of_one(model, pictures, tmp_
     for rank in (2, 0, 1):
         monkeypatch.setattr("dinomx_core.planning.plan.os.sched_getaffinity", lambda _: range(9), raising=False)
         world = World(3, rank, rank, 3, "torchrun", "")
-        done.append(share(job, lambda: api.model_of(model), world, None, None)["finished"])
+        done.append(
+            share(job, Source(lambda: api.reader_of(model), lambda: api.model_of(model)), world, None, None)["finished"]
+        )
         if not done[-1]:
             assert "embedded" not in about(tmp_path / "e")
     assert done == [False, False, True]

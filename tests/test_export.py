@@ -44,7 +44,9 @@ def features_of(config, step, items, network="teacher"):
     parts = build(api.plan(config))
     load_checkpoint(parts, api.plan(config).run_dir / "checkpoints" / str(step))
     backbone = (parts.student if network == "student" else parts.teacher.network).backbone
-    encoder = make_encoder(backbone, parts.plan.preprocessing, parts.plan.data.channels, parts.parallelism)
+    encoder = make_encoder(
+        backbone, parts.plan.preprocessing, parts.plan.data.channels, parts.parallelism, parts.intensity
+    )
     return encoder.encode([parts.data[i] for i in items])
 
 
@@ -212,7 +214,7 @@ def test_bad_requests_are_refused_and_leave_nothing(toy, image_folder, tmp_path)
             api.embed(run, **{"data": image_folder, "out": tmp_path / "e.npz", **words})
     for broken in image_folder.rglob("*.png"):
         broken.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the 8 files looked at"):
+    with pytest.raises(DataError, match="none of the 12 images can be read"):
         api.embed(run, image_folder, tmp_path / "e.npz")
     for broken in ("{", "{}", '{"backbone": {"name": "vit", "options": {"width": "wide"}}}'):
         (run / "export" / "dinomx.json").write_text(broken)

@@ -3,7 +3,7 @@
 import torch
 from sklearn.datasets import load_digits
 
-from dinomx_core.builtin.plugin import Digits
+from dinomx_core.builtin.data_options import Digits
 from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.flow import Item
 

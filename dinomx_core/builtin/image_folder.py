@@ -1,22 +1,64 @@
-"""Images below a folder."""
+"""Images of files: those below a folder, and those of a manifest."""
 
-from dinomx_core.builtin.listing import list_images
-from dinomx_core.builtin.plugin import ImageFolder
+import torch
+
+from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, Pictured
+from dinomx_core.builtin.picture_sets import channels_of, find_folder, find_rows
+from dinomx_core.builtin.pictures import Pictures, look, read, read_plane
+from dinomx_core.declare.reading import PlaneReader
+from dinomx_core.errors import DataError
+from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.flow import Item
-from dinomx_core.training.images import read_image, to_channels
+from dinomx_core.training.images import from_plane, to_channels
 
 
-class ImageFolderData(Dataset):
-    """Reads one file an item, in the file's own depth."""
+class PicturesData(Dataset):
+    """Reads an image's planes, in the files' own numbers."""
 
-    def __init__(self, options: ImageFolder):
-        self.listing, self.channels = list_images(options.path), options.channels
+    def __init__(self, pictures: Pictures, options: Pictured):
+        self.pictures = pictures
+        self.reader: PlaneReader = construct(options.reader)
+        self.channels = options.channels or channels_of(look(pictures, self.reader).channels, 0)
 
     def __len__(self) -> int:
-        return len(self.listing.files)
+        return len(self.pictures)
 
     def __getitem__(self, index: int) -> Item:
-        file, label = self.listing.files[index], self.listing.labels[index]
-        image = to_channels(read_image(self.listing.root / file), self.channels)
-        return Item(image, None if label < 0 else label, file)
+        pictures, plane = self.pictures, read(self.pictures, self.reader, index)
+        try:
+            image = to_channels(from_plane(plane), self.channels)
+        except DataError as error:
+            raise DataError(f"{pictures.place(int(pictures.planes[index, 0, 0]))}: {error}") from None
+        label = int(pictures.labels[index])
+        return Item(
+            image, None if label < 0 else label, pictures.id(index), pictures.group(index), plane.units, plane.full
+        )
+
+    def mask(self, index: int) -> torch.Tensor | None:
+        """What labels an image's pixels (1, H, W), in the numbers of its file; None where there is no mask."""
+        if self.pictures.masks is None:
+            return None
+        number, frame = self.pictures.masks[index].tolist()
+        return from_plane(read_plane(self.pictures, self.reader, index, number, frame))
+
+    def source(self, index: int) -> str | None:
+        """The file that holds an image and nothing else; None where there is none."""
+        pictures = self.pictures
+        number = int(pictures.planes[index, 0, 0])
+        alone = pictures.planes.shape[1] == 1 and pictures.regions is None and not pictures.several[number]
+        return str(pictures.place(number)) if alone else None
+
+
+class ImageFolderData(PicturesData):
+    """The images below a folder."""
+
+    def __init__(self, options: ImageFolder):
+        super().__init__(find_folder(options), options)
+
+
+class ManifestData(PicturesData):
+    """The images of a manifest's rows."""
+
+    def __init__(self, options: ManifestFile):
+        super().__init__(find_rows(options), options)

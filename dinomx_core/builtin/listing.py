@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import attrs
 
 from dinomx_core.errors import DataError
 
-PROBES, SHOWN = 8, 5  # files opened when a folder is looked at; names in a message
+SHOWN = 5  # names in a message
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"))
 
 
@@ -29,32 +30,15 @@ class Listing:
         return hashlib.blake2b("\n".join(self.files).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def probe(root: Path, files: list[str]) -> None:
-    """Open a few files, evenly spread. Raises DataError when none of them is an image."""
-    from PIL import Image
-
-    fault = ""
-    looked = sorted({round(i * (len(files) - 1) / max(1, PROBES - 1)) for i in range(PROBES)})
-    for number in looked:
-        try:
-            with Image.open(root / files[number]) as image:
-                image.load()
-            return
-        except Exception as error:  # decoders raise whatever they stumble over
-            fault = fault or f"{files[number]}: {error}"
-    raise DataError(
-        f"none of the {len(looked)} files looked at (of {len(files)}) can be read as an image; the first: {fault}",
-        "path",
-    )
-
-
-def list_images(path: str) -> Listing:
-    """List a folder, sub-folders and links included. Raises DataError when there is nothing to train on."""
+def list_images(path: str, suffixes: Collection[str] = SUFFIXES, whole_folders: bool = False) -> Listing:
+    """List a folder, sub-folders and links included. suffixes: endings of names in lower case; none: any file. whole_folders: a sub-folder
+    of such a name is one of the files. Raises DataError when there is nothing to train on."""
     root = Path(os.path.expanduser(path)).absolute()
     if not root.exists():
         raise DataError(f'there is no folder "{path}" (looked in {Path.cwd()})', "path")
     if not root.is_dir():
         raise DataError(f'"{path}" is a file; name the folder that holds the images', "path")
+    endings = tuple(suffixes)
     found, others = [], 0
     above: dict[str, frozenset[str]] = {}
     unread: list[str] = []
@@ -66,17 +50,23 @@ def list_images(path: str) -> Listing:
             continue
         above[directory] = higher | {real}
         below = "" if directory == str(root) else directory[len(str(root)) + 1 :] + os.sep
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if whole_folders:
+            found += [below + name for name in folders if name.lower().endswith(endings)]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not (whole_folders and name.lower().endswith(endings))
+        )
         for name in names:
             if name.startswith("."):  # among them the "._" companions that macOS leaves on other file systems
                 continue
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
+            if not whole_folders and (not endings or name.lower().endswith(endings)):
                 found.append(below + name)
             else:
                 others += 1
     if not found:
         what = f"; {others} files of other kinds are there" if others else ""
-        raise DataError(f'no images in "{path}" ({", ".join(sorted(SUFFIXES))}){what}', "path")
+        raise DataError(f'no images in "{path}" ({", ".join(sorted(suffixes)) or "files of any name"}){what}', "path")
     found.sort()
     tops = [file.partition(os.sep)[0] if os.sep in file else "" for file in found]
     classes = sorted(set(tops) - {""}) if all(tops) else []
@@ -91,6 +81,5 @@ def list_images(path: str) -> Listing:
         notes.append(
             f"{len(single)} of {len(classes)} classes have one image only: {', '.join(sorted(single)[:SHOWN])}"
         )
-    probe(root, found)
     numbers = {name: number for number, name in enumerate(classes)}
     return Listing(root, tuple(found), tuple(numbers.get(top, -1) for top in tops), tuple(classes), tuple(notes))

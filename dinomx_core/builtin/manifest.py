@@ -63,6 +63,8 @@ def read_manifest(file: Path, path_column: str = "path") -> Manifest:
     """Read a manifest; no image is looked for (see `check_files`). Raises DataError, which names lines, where it cannot be read, has no
     rows or no such column of texts, or names a column twice."""
     file = Path(os.path.expanduser(file)).absolute()
+    if file.suffix.lower() not in READERS:
+        raise DataError(f'"{file}" is no manifest; these are {", ".join(READERS)}', "path")
     try:
         digest = hashlib.blake2b(path_column.encode(), digest_size=8)
         with file.open("rb") as opened:

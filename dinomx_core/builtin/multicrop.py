@@ -1,7 +1,7 @@
 """Multi-crop: where to crop is drawn apart from what is done to the pixels, each from a stream of its own."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -63,6 +63,12 @@ def change_pixels(image: Tensor, rng: Random, crops: Crops, number: int) -> Tens
     return px.solarize(image) if solarize else image
 
 
+def some_channels(item: Item, chosen: list[int]) -> Item:
+    """The item with some of the channels that it has."""
+    known = range(len(item.image)) if item.channels is None else item.channels
+    return replace(item, image=item.image[chosen], channels=tuple(known[number] for number in chosen))
+
+
 @dataclass
 class Place:
     """Where a crop lies: top, left, height, width in pixels of the image, and whether it is flipped."""
@@ -102,14 +108,25 @@ class MultiCropAugmentation(Augmentation):
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
         """The crops of one image."""
         sizes, views = self.sizes(stream), {}
+        if self.options.channels == "one":
+            item = some_channels(item, [stream.purpose("channel").randrange(len(item.image))])
         for name, crops in self.sets:
             places = [self.place(item, stream, name, crops) for _ in range(crops.count)]
-            views[name] = self.crops(item, stream, name, crops, places, sizes[name], distorted=True)
+            seen = self.sampled(item, stream, name)
+            views[name] = self.crops(seen, stream, name, crops, places, sizes[name], distorted=True)
             if name == "global" and self.options.gram is not None:
                 # The same draws once more: a view of its own changes nothing of the others.
                 distorted = self.options.gram.distorted
-                views["gram"] = self.crops(item, stream, name, crops, places, sizes["gram"], distorted)
+                views["gram"] = self.crops(seen, stream, name, crops, places, sizes["gram"], distorted)
         return views
+
+    def sampled(self, item: Item, stream: Stream, view: str) -> Item:
+        """The image with those of its channels that a view has, the same for all images of a step."""
+        which = self.options.channels
+        if which != "each" and not (which == "locals" and view == "local"):
+            return item
+        draw, count = stream.step.fresh(f"{view} channels"), len(item.image)
+        return some_channels(item, sorted(draw.sample(range(count), draw.randint(1, count))))
 
     def sizes(self, stream: Stream) -> dict[str, Size]:
         """Size of each view's crops, the same for all images of a step."""
@@ -139,5 +156,6 @@ class MultiCropAugmentation(Augmentation):
             image = place.cut(item.image, size)
             if distorted:
                 image = change_pixels(image, what, crops, number)
-            result.append(Crop(px.normalise(image, self.options.mean, self.options.std), place.signed))
+            mean, std = (px.chosen(values, item.channels) for values in (self.options.mean, self.options.std))
+            result.append(Crop(px.normalise(image, mean, std), place.signed, channels=item.channels))
         return result

@@ -4,9 +4,28 @@ from typing import Any, Literal
 
 import attrs
 
+from dinomx_core.builtin.data_options import (
+    Digits,
+    FullRange,
+    ImageFiles,
+    Mix,
+    check_full_range,
+    count_digits,
+    inspect_mix,
+)
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
+from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, in_folder, in_rows
 from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
-from dinomx_core.declare.components import Augmentation, Backbone, Dataset, Evaluator, Parallelism, Strategy
+from dinomx_core.declare.components import (
+    Augmentation,
+    Backbone,
+    Dataset,
+    Evaluator,
+    Intensity,
+    Parallelism,
+    Reader,
+    Strategy,
+)
 from dinomx_core.declare.facts import (
     DataInfo,
     Draft,
@@ -38,38 +57,6 @@ def some_positive(instance: object, attribute: object, value: list[int]) -> None
     """attrs validator: one or more numbers above 0."""
     if not value or min(value) <= 0:
         raise ValueError(f"must be one or more numbers above 0, got {value}")
-
-
-@attrs.frozen
-class Digits:
-    """The 1,797 handwritten digits (8 x 8 px, grey, 10 classes) that come with scikit-learn.
-
-    Every fifth image is the test part.
-    """
-
-    split: Literal["train", "test", "all"] = option("all", "which part")
-
-
-def count_digits(options: Digits) -> DataInfo:
-    """Known without reading."""
-    count = {"train": 1438, "test": 359, "all": 1797}[options.split]
-    return DataInfo(count, 1, tuple("0123456789"))
-
-
-@attrs.frozen
-class ImageFolder:
-    """Images below a folder; each sub-folder of the first level is a class, a flat folder has no labels."""
-
-    path: str = option(doc="the folder")
-    channels: Literal[1, 3] = option(3, "3: grey becomes three equal channels; 1: colour becomes its luma")
-
-
-def count_files(options: ImageFolder) -> DataInfo:
-    """Names only; no image is opened."""
-    from dinomx_core.builtin.listing import list_images
-
-    listing = list_images(options.path)
-    return DataInfo(len(listing.files), options.channels, listing.classes, listing.notes, listing.digest)
 
 
 @attrs.frozen
@@ -132,6 +119,12 @@ class MultiCrop:
     locals: Crops | None = option(None, 'the view "local"; left out: none')
     gram: GramCrops | None = option(None, 'the view "gram", of the same places as the global crops; left out: none')
     sizes: list[CropSizes] = option([], "mixed sizes: each batch has those of one set; none: the tables' own")
+    channels: Literal["all", "locals", "each", "one"] = option(
+        "all",
+        "channels of the crops, for backbones that take some of them: all; locals: local crops have a random number of random ones "
+        "(hierarchical channel sampling, Bao et al. 2024), the same for a step; each: global crops, too; one: all crops of an image have "
+        "one of its channels",
+    )
     mean: list[float] = option(IMAGENET_MEAN, "subtracted from pixels over 0..1, one for all channels or one a channel")
     std: list[float] = option(IMAGENET_STD, "divided by, likewise", check=positive)
     resize: int = option(
@@ -268,10 +261,25 @@ def dinomx_backbones():
 @hookimpl
 def dinomx_datasets():
     yield Dataset("digits", Digits, "dinomx_core.builtin.digits:DigitsData", inspect=count_digits)
-    yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=count_files)
+    yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=in_folder)
+    yield Dataset("manifest", ManifestFile, "dinomx_core.builtin.image_folder:ManifestData", inspect=in_rows)
+    yield Dataset("mix", Mix, "dinomx_core.builtin.mix:MixData", inspect=inspect_mix)
     yield Dataset("shards", Shards, "dinomx_core.builtin.sourced:ShardsData", inspect=count_shards)
     yield Dataset("hf-dataset", HfDataset, "dinomx_core.builtin.sourced:HfData", inspect=count_rows)
     yield Dataset("medmnist", MedMnist, "dinomx_core.builtin.sourced:MedMnistData", inspect=count_medmnist)
+
+
+@hookimpl
+def dinomx_intensities():
+    yield Intensity(
+        "full-range", FullRange, "dinomx_core.builtin.full_range:FullRangeIntensity", check=check_full_range
+    )
+
+
+@hookimpl
+def dinomx_readers():
+    suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy")
+    yield Reader("image", ImageFiles, "dinomx_core.builtin.image_reader:ImageReader", suffixes=suffixes)
 
 
 @hookimpl

@@ -50,7 +50,7 @@ class Backbone(Component):
     them, OtherChannels where data of other channels may be shown to them.
 
     `from_weights(options, weights)` gives options of a backbone that starts from those weights, where it can; `general`: its default
-    options do, for weights of every family that it knows.
+    options do, for weights of every family that it knows. `any_channels`: takes images of some of the data's channels, too.
 
     Built as `build(options, shape, image_size)` -> `training.backbone.Backbone`.
     """
@@ -59,6 +59,7 @@ class Backbone(Component):
     shape: Callable[[Any, int, int], BackboneShape] = attrs.field(kw_only=True)
     from_weights: Callable[[Any, str], Any] | None = attrs.field(default=None, kw_only=True)
     general: bool = attrs.field(default=False, kw_only=True)
+    any_channels: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.frozen

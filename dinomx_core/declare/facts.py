@@ -109,7 +109,8 @@ class BackboneShape:
     name of the weights it starts from, "" from scratch; statistics: mean and standard deviation that the pixels of those weights were
     normalised with, where known. layout and tensors: where its parts are, and names and shapes of all its parameters; a backbone that
     does not tell cannot be planned with strategies that change what trains. beside: heads that come with the weights it starts from, by
-    label. convolutions: its costs, where it is no transformer.
+    label. convolutions: its costs, where it is no transformer. any_channels: takes images of some of its channels, too; channel_tokens:
+    has tokens of its own for each channel's patches.
     """
 
     width: int
@@ -128,11 +129,14 @@ class BackboneShape:
     tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict, kw_only=True, repr=False)
     beside: Mapping[str, HeadShape] = attrs.field(factory=dict, kw_only=True, repr=False)
     convolutions: Convolutions | None = attrs.field(default=None, kw_only=True)
+    any_channels: bool = attrs.field(default=False, kw_only=True)
+    channel_tokens: bool = attrs.field(default=False, kw_only=True)
 
     def tokens(self, size: int | Size) -> int:
-        """Tokens of an image of `size` pixels."""
+        """Tokens of an image of `size` pixels and all channels."""
         height, width = as_size(size)
-        return self.prefix + (height // self.patch_size) * (width // self.patch_size)
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        return self.prefix + patches * (self.channels if self.channel_tokens else 1)
 
     def forward_flops(self, size: int | Size) -> float:
         """Floating-point operations (multiply and add counted apart) of one image's forward pass."""
@@ -141,7 +145,8 @@ class BackboneShape:
             return self.convolutions.flops * height * width
         tokens = self.tokens(size)
         block = 2 * tokens * self.width * (4 * self.width + 2 * self.mlp_width) + 4 * tokens**2 * self.width
-        embed = 2 * (tokens - self.prefix) * self.channels * self.patch_size**2 * self.width
+        together = 1 if self.channel_tokens else self.channels
+        embed = 2 * (tokens - self.prefix) * together * self.patch_size**2 * self.width
         return self.depth * block + embed
 
 

@@ -178,11 +178,21 @@ def slot(kind: str, default: str | None | object = REQUIRED, doc: str = "") -> A
     return attrs.field(default=attrs.NOTHING if default is REQUIRED else None, metadata=metadata)
 
 
+def slots(kind: str, doc: str = "") -> Any:
+    """A field that holds several components by labels of the user's: a table for each. Annotate it with `dict[str, Chosen]`."""
+    return attrs.field(factory=dict, metadata={"doc": doc, "slots": kind})
+
+
 def positive(instance: Any, attribute: Any, value: Any) -> None:
     """attrs validator: a number above 0, or a list of such numbers."""
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if not number > 0:
             raise ValueError(f"must be > 0, got {value!r}")
+
+
+def positive_values(instance: Any, attribute: Any, value: dict[str, float]) -> None:
+    """attrs validator: a table of numbers above 0."""
+    positive(instance, attribute, list(value.values()))
 
 
 def fraction(instance: Any, attribute: Any, value: Any) -> None:
@@ -235,6 +245,12 @@ def share_range(instance: Any, attribute: Any, value: list[float]) -> None:
     """attrs validator: [smallest, largest] share of a whole."""
     if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
         raise ValueError(f"must be [smallest, largest] with 0 < smallest <= largest <= 1, got {value}")
+
+
+def range_pair(instance: Any, attribute: Any, value: list[float]) -> None:
+    """attrs validator: nothing, or [low, high]."""
+    if value and (len(value) != 2 or not value[0] < value[1]):
+        raise ValueError(f"must be [low, high] with low < high, got {value}")
 
 
 def ordered_pair(instance: Any, attribute: Any, value: list[float]) -> None:

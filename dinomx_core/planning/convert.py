@@ -166,6 +166,8 @@ def _field_hook(converter: cattrs.Converter, registry: Registry, field: attrs.At
         if "slot" in field.metadata:
             default = field.metadata["slot_default"]
             return choose(converter, registry, field.metadata["slot"], value, field.name, default)
+        if "slots" in field.metadata:
+            return _several(converter, registry, field.metadata["slots"], value)
         if kind is Schedule:
             result = _schedule(converter, value, field.default)
         else:
@@ -219,6 +221,23 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
     if errors:
         raise cattrs.ClassValidationError("", errors, component.options)
     return Chosen(label, component, parts[0], parts[1])
+
+
+def _several(converter: cattrs.Converter, registry: Registry, kind: str, tables: Any) -> dict[str, Chosen]:
+    """Read a table of tables that each pick a component, all of them with their faults."""
+    if not isinstance(tables, dict):
+        raise ValueError(f"expected a table of tables, got {show(tables)}")
+    found: dict[str, Chosen] = {}
+    errors: list[Exception] = []
+    for label, table in tables.items():
+        try:
+            found[label] = choose(converter, registry, kind, table, label, label)
+        except Exception as error:
+            error.add_note(AttributeValidationNote("", label, Any))
+            errors.append(error)
+    if errors:
+        raise cattrs.ClassValidationError("", errors, dict)
+    return found
 
 
 def problems_of(error: BaseException, path: Path_, document: Document) -> list[Problem]:

@@ -18,6 +18,8 @@ from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, OtherChannels, OtherFamily, PluginError
 from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in
 from dinomx_core.planning.convert import make_converter
+from dinomx_core.planning.spec import RunSpec
+from dinomx_core.planning.walk import chosen_parts
 
 SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
          "channels": "number of channels", "prefix": "number of tokens before the patches"}  # fmt: skip
@@ -70,6 +72,23 @@ def describe(folder: Path, registry: Registry) -> Origin:
     except (OSError, ValueError, KeyError, TypeError, PluginError, cattrs.BaseValidationError) as error:
         raise DataError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from None
     return Origin(str(folder), shape, heads, chosen, strategies, channels, image_size)
+
+
+def described(folder: Path, kind: str, registry: Registry) -> Chosen:
+    """The component of a kind ("intensity", "reader") that a checkpoint's or export's images go through. Raises DataError."""
+    try:
+        return rebuilt(registry, kind, json.loads((folder / DESCRIPTION).read_text("utf-8"))[kind])
+    except (OSError, ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+        raise DataError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from None
+
+
+def data_reader(spec: RunSpec, registry: Registry) -> Chosen:
+    """What reads files of the kind that a run is trained on: its data's first reader, or that of common images."""
+    for _, chosen in chosen_parts(spec.data):
+        if chosen.component.kind == "reader":
+            return chosen
+    component = registry.find("reader", "image")
+    return Chosen("reader", component, component.options())
 
 
 def rebuilt(registry: Registry, kind: str, table: dict[str, Any]) -> Chosen:

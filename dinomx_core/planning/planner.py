@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import (
     BackboneShape,
@@ -28,6 +30,8 @@ from dinomx_core.planning.trained import trains_of
 from dinomx_core.planning.views import check_networks, check_views, mask
 from dinomx_core.planning.walk import chosen_parts, leaves, tables, typed_fields
 
+SHOWN = 3  # files in a message
+
 
 class _Planner:
     def __init__(
@@ -47,7 +51,55 @@ class _Planner:
             self.unreadable.add(tuple(key.split(".")))
             return None
         self.warnings.extend(f"{key}: {note}" for note in info.notes)
+        if lost := len(info.unreadable):
+            some = "; ".join(info.unreadable[:SHOWN]) + (f"; and {lost - SHOWN} more" if lost > SHOWN else "")
+            self.warnings.append(f"{key}: {lost} files are left out: {some}")
+            share = self.spec.loader.max_unreadable
+            if lost > share * (info.count + lost):
+                self.refuse(
+                    f"{lost} files cannot be read, beside {info.count} images, more than loader.max_unreadable = {share:g} allows: {some}",
+                    key,
+                )
         return info
+
+    def others(self, data: DataInfo) -> None:
+        """Data sets beside the training's: of the same channels and units, or of some of its channels."""
+        for path, chosen in chosen_parts(tables(self.spec)):
+            if chosen.component.kind != "dataset" or path[0] == "data":
+                continue
+            key = ".".join(path)
+            info = self.inspect(chosen, key)
+            if info is None or not data.count:
+                continue
+            known = bool(data.names) and set(info.names) <= set(data.names)
+            if info.channels != data.channels and not (known and info.names):
+                self.refuse(f"has {info.channels} channels, the training data {data.channels}", key)
+            if info.sampled and data.sampled and info.sampled.units != data.sampled.units:
+                theirs, ours = (sampled.units or "none" for sampled in (info.sampled, data.sampled))
+                self.refuse(f"its numbers have the units {theirs}, those of the training data {ours}", key)
+
+    def check_channels(self, data: DataInfo, shape: BackboneShape | None) -> None:
+        """Images of different channels need a backbone that takes some of them."""
+        if shape is None or shape.any_channels:
+            return
+        options = self.spec.augmentation.options
+        if len(data.sets) > 1:
+            sizes = ", ".join(str(len(found)) for found in data.sets)
+            self.refuse(
+                f"holds images of different channels ({sizes} of {data.channels}), and this backbone needs all of them in each; take a "
+                f"channel-adaptive one ({', '.join(self.adaptive()) or 'none installed'})",
+                "data",
+            )
+        if getattr(options, "channels", "all") != "all":
+            self.refuse(
+                f'"{options.channels}" leaves channels out, and this backbone needs all of them; set "all", or take a channel-adaptive one '
+                f"({', '.join(self.adaptive()) or 'none installed'})",
+                "augmentation.channels",
+            )
+
+    def adaptive(self) -> list[str]:
+        """Backbones that take some of the channels."""
+        return [component.name for component in self.registry.all("backbone") if component.any_channels]
 
     def batch(self, world_size: int) -> Batch:
         run = self.spec.run
@@ -119,11 +171,9 @@ class _Planner:
         data = self.inspect(spec.data, "data") or DataInfo(0, 3)
         if 0 < data.count < run.batch_size:
             self.refuse(f"{run.batch_size} is more than the {data.count} images there are", "run.batch_size")
-        for path, chosen in chosen_parts(tables(spec)):
-            if chosen.component.kind == "dataset" and path != ("data",):
-                info = self.inspect(chosen, ".".join(path))
-                if info and data.count and info.channels != data.channels:
-                    self.refuse(f"has {info.channels} channels, the training data {data.channels}", ".".join(path))
+        self.others(data)
+        intensity = spec.intensity
+        data = attrs.evolve(data, channels=intensity.component.channels(intensity.options, data.channels))
         per_pass = max(1, data.count) / run.batch_size
         steps = run.steps.steps(0, per_pass)
         if steps < 1:
@@ -138,6 +188,7 @@ class _Planner:
                     f"augmentation.{name}",
                 )
         shape = self.backbone(data, preprocessing)
+        self.check_channels(data, shape)
         requests = tuple(
             dict.fromkeys(r for loss in spec.losses.values() for r in loss.component.requests(loss.options))
         )

@@ -163,6 +163,7 @@ class RunSpec:
 
     run: RunOptions
     data: Chosen
+    intensity: Chosen
     backbone: Chosen
     augmentation: Chosen
     masking: Chosen | None
@@ -189,6 +190,7 @@ SECTIONS = {
 }
 SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there; "": there is none then)
     "data": ("dataset", None),
+    "intensity": ("intensity", "full-range"),
     "backbone": ("backbone", None),
     "augmentation": ("augmentation", None),
     "masking": ("masking", ""),

@@ -45,7 +45,8 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, pixels: Tensor, mask: Tensor | None = None) -> Hidden:
-        """pixels (B, C, H, W), mask (B, N) bool: masked patches become the mask token. Positions are added here."""
+        """pixels (B, C, H, W), mask (B, N) bool: masked patches become the mask token. Positions are added here. Where `any_channels`
+        holds, it takes `channels` (B, C) int64 too: which of its channels these are; None: all."""
 
     @property
     @abstractmethod
@@ -81,6 +82,7 @@ class Backbone(nn.Module, ABC):
         """Take the weights of such a folder; raises DataError unless all of them fit."""
 
     random_embedding: bool = False  # whether training draws what `embed` gives, so that two networks differ
+    any_channels: bool = False  # whether images may have some of the channels only, as `channels` says
     can_shorten: bool = False  # whether blocks take `first=n` and then return their first n tokens only
 
     def forward(
@@ -92,22 +94,25 @@ class Backbone(nn.Module, ABC):
         short: bool = False,
         begun: tuple[Hidden, int] | None = None,
         blocks: int | None = None,
+        channels: Tensor | None = None,
     ) -> Any:
         """pixels (B, C, H, W) -> `Tokens`, or a tuple of the last `layers` blocks' `Tokens` where that is more than 1.
 
         begun: what has come out of the first blocks, and how many, of pixels that are not masked. blocks: so many only, and what comes
-        out of them. With masking "drop" the masked patches leave the sequence before the first block; every image must mask as many. With
-        `short` only the tokens before the patches are wanted; a backbone that can does not compute the rest in its last block.
+        out of them. channels (B, C): as `embed` has it. With masking "drop" the masked patches leave the sequence before the first
+        block; every image must mask as many. With `short` only the tokens before the patches are wanted; a backbone that can does
+        not compute the rest in its last block.
         """
         if blocks is not None:
-            return self._begin(pixels, mask, masking, blocks)
-        hidden, done = begun or (self._begin(pixels, mask, masking), 0)
+            return self._begin(pixels, mask, masking, blocks, channels)
+        hidden, done = begun or (self._begin(pixels, mask, masking, 0, channels), 0)
         return self._end(replace(hidden), done, layers, short)
 
     def _begin(
-        self, pixels: Tensor, mask: Tensor | None = None, masking: HowMasked = "none", blocks: int = 0
+        self, pixels: Tensor, mask: Tensor | None, masking: HowMasked, blocks: int, channels: Tensor | None
     ) -> Hidden:
-        hidden = self.embed(pixels, mask if masking == "replace" else None)
+        some = {"channels": channels} if self.any_channels else {}
+        hidden = self.embed(pixels, mask if masking == "replace" else None, **some)
         if masking == "drop":
             if mask is None:
                 raise ValueError("masking 'drop' needs a mask")

@@ -21,6 +21,7 @@ from dinomx_core.training.contracts import (
     Augmentation,
     Dataset,
     Evaluator,
+    Intensity,
     Loss,
     LossContext,
     Masking,
@@ -54,6 +55,7 @@ class Parts:
     data: Dataset
     augmentation: Augmentation
     masking: Masking | None
+    intensity: Intensity
     evaluators: dict[str, Evaluator]
     start: Start | None
 
@@ -133,6 +135,7 @@ def build(plan: Plan) -> Parts:
         parallelism=parallelism,
         optimizer=Optimizer(student, losses, spec.optimizer, freeze, parallelism, fp16),
         data=construct(spec.data),
+        intensity=construct(spec.intensity),
         augmentation=construct(spec.augmentation, plan.data.channels),
         masking=construct(spec.masking) if spec.masking else None,
         evaluators={label: construct(chosen) for label, chosen in spec.evaluate.items()},

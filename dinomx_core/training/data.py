@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -11,12 +11,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dinomx_core.artifacts import RunFolder
+from dinomx_core.declare.facts import Part
 from dinomx_core.errors import DataError, DinomxError
 from dinomx_core.planning.cost import Batch
-from dinomx_core.planning.seeds import seed_of
 from dinomx_core.planning.spec import LoaderOptions
-from dinomx_core.training.contracts import Augmentation, Dataset, Masking
-from dinomx_core.training.flow import Crop, Views
+from dinomx_core.training.contracts import Augmentation, Dataset, Intensity, Masking
+from dinomx_core.training.flow import Crop, Item, Views
+from dinomx_core.training.positions import positions
 from dinomx_core.training.stopping import SIGNALS
 from dinomx_core.training.streams import Stream
 
@@ -26,29 +27,13 @@ SHOWN = 3  # unreadable images that are told one by one
 ELSEWHERE = " (in an evaluation)"  # ends the lines of images that are not, or not only, the training's
 
 
-class Positions:
-    """The data set as an endless stream: position p is image `order(p // n)[p % n]` of pass p // n."""
-
-    def __init__(self, count: int, seed: int, shuffle: bool):
-        self.count, self.seed, self.shuffle = count, seed, shuffle
-        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def index(self, position: int) -> int:
-        """The image at a position."""
-        number, slot = divmod(position, self.count)
-        if not self.shuffle:
-            return slot
-        if number != self._pass:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
-            self._pass, self._order = number, torch.randperm(self.count, generator=generator)
-        return int(self._order[slot])
-
-
 class Masks:
     """Gives the crops of one view their patch masks."""
 
-    def __init__(self, masking: Masking, view: str, patch_size: int, images: int):
+    def __init__(self, masking: Masking, view: str, patch_size: int, images: int, by_channel: bool = False):
+        """by_channel: the backbone has tokens of its own for each channel, of which the same places are masked."""
         self.masking, self.view, self.patch_size, self.images = masking, view, patch_size, images
+        self.by_channel = by_channel
         self._step, self._counts = (-1, 0), [0]
 
     def add(self, crops: list[Crop], stream: Stream, step: int, slot: int) -> None:
@@ -64,7 +49,7 @@ class Masks:
             mask = torch.zeros(rows * columns, dtype=torch.bool)
             if count:
                 mask = self.masking.mask(count, (rows, columns), stream.purpose(f"{self.view} mask {number}"))
-            crop.mask = mask
+            crop.mask = mask.repeat(len(crop.pixels)) if self.by_channel else mask
 
 
 class TrainingImages(TorchDataset):
@@ -77,10 +62,13 @@ class TrainingImages(TorchDataset):
         seed: int,
         shuffle: bool,
         images: int,
+        intensity: Intensity,
+        parts: Sequence[Part] = (),
         masks: Masks | None = None,
     ):
         self.data, self.augmentation, self.seed, self.images, self.masks = data, augmentation, seed, images, masks
-        self.positions = Positions(len(data), seed, shuffle)
+        self.intensity = intensity
+        self.positions = positions(len(data), seed, shuffle, images, parts)
 
     def __getitem__(self, position: int) -> Sample | DinomxError:
         """The sample at a position; the next image that can be read stands in for one that cannot. An error of the user's data
@@ -88,19 +76,32 @@ class TrainingImages(TorchDataset):
         first = self.positions.index(position)
         step, slot = divmod(position, self.images)
         faults: list[str] = []
-        for index in range(first, first + min(TRIES, len(self.data))):
+        for index in range(min(TRIES, self.positions.room(first))):
             try:
-                item = self.data[index % len(self.data)]
+                item = self.read(first, index)
                 stream = Stream(self.seed, position, step=Stream(self.seed, "step", step))
                 crops = self.augmentation(item, stream)
                 if self.masks:
                     self.masks.add(crops[self.masks.view], stream, step, slot)
-                return crops, -1 if item.label is None else item.label, index % len(self.data), tuple(faults)
+                return (
+                    crops,
+                    -1 if item.label is None else item.label,
+                    self.positions.after(first, index),
+                    tuple(faults),
+                )
             except DataError as error:
                 faults.append(str(error))
             except DinomxError as error:
                 return error
         return DataError(f"{len(faults)} images in a row cannot be read; the first: {faults[0]}")
+
+    def read(self, first: int, further: int) -> Item:
+        """The image that stands in after so many that could not be read, in numbers of a known meaning. Raises DataError naming it."""
+        item = self.data[self.positions.after(first, further)]
+        try:
+            return self.intensity(item)
+        except DataError as error:
+            raise DataError(f"{item.id}: {error}") from None
 
 
 class Unreadable:
@@ -152,7 +153,7 @@ def collate(samples: list[Sample | DinomxError]) -> Views | DinomxError:
 
 def stack(samples: list[Sample]) -> Views:
     """Samples -> `Views`, view-major."""
-    pixels, masks, boxes = {}, {}, {}
+    pixels, masks, boxes, channels = {}, {}, {}, {}
     for view, first in samples[0][0].items():
         crops = [sample[0][view][v] for v in range(len(first)) for sample in samples]
         shape = (len(first), len(samples))
@@ -160,9 +161,11 @@ def stack(samples: list[Sample]) -> Views:
         boxes[view] = torch.tensor([crop.box for crop in crops]).view(*shape, 4)
         if crops[0].mask is not None:
             masks[view] = torch.stack([crop.mask for crop in crops if crop.mask is not None]).view(*shape, -1)
+        if crops[0].channels is not None:
+            channels[view] = torch.tensor([crop.channels for crop in crops[: len(samples)]])
     labels = torch.tensor([sample[1] for sample in samples])
     faults = tuple(fault for sample in samples for fault in sample[3])
-    return Views(pixels, masks, boxes, labels, torch.tensor([sample[2] for sample in samples]), faults)
+    return Views(pixels, masks, boxes, labels, torch.tensor([sample[2] for sample in samples]), faults, channels)
 
 
 class MicroBatches:

@@ -11,21 +11,25 @@ from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, TrainingError
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
-from dinomx_core.training.contracts import Dataset, Encoder, Parallelism
+from dinomx_core.training.contracts import Dataset, Encoder, Intensity, Parallelism
 from dinomx_core.training.flow import Item, Tokens
-from dinomx_core.training.pixels import normalise, resize, to_float
+from dinomx_core.training.images import to_channels
+from dinomx_core.training.pixels import chosen, normalise, resize, to_float
 
 READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 
 
-def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
-    """An image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised."""
-    image, (high, wide) = item.image, how.crop
+def preprocess(item: Item, how: Preprocessing, channels: int) -> torch.Tensor:
+    """An image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised. Grey becomes colour, or
+    colour grey, where the model has so many `channels`."""
+    (high, wide), some = how.crop, item.channels
+    image = to_channels(item.image, channels) if some is None else item.image
     height, width = image.shape[-2:]
     scale = max(high / height, wide / width) * how.resize / min(how.crop)
     image = resize(image, (max(high, round(height * scale)), max(wide, round(width * scale))))
     top, left = (image.shape[-2] - high) // 2, (image.shape[-1] - wide) // 2
-    return normalise(to_float(image[:, top : top + high, left : left + wide]), how.mean, how.std)
+    cut = to_float(image[:, top : top + high, left : left + wide])
+    return normalise(cut, chosen(how.mean, some), chosen(how.std, some))
 
 
 def make_encoder(
@@ -33,6 +37,7 @@ def make_encoder(
     how: Preprocessing,
     channels: int,
     parallelism: Parallelism,
+    intensity: Intensity,
     unreadable: Callable[[list[str], int], None] = lambda faults, count: None,
 ) -> Encoder:
     """A backbone in evaluation mode, without autocast or gradients."""
@@ -40,12 +45,15 @@ def make_encoder(
     narrow = torch.float64 if next(backbone.parameters()).dtype == torch.float64 else torch.float32
 
     def encode(items: Iterable[Item]) -> Tokens:
-        pixels = torch.stack([preprocess(item, how) for item in items]).to(device, narrow)
+        items = [intensity(item) for item in items]
+        pixels = torch.stack([preprocess(item, how, channels) for item in items]).to(device, narrow)
+        some = items[0].channels
+        which = None if some is None else torch.tensor([item.channels for item in items], device=device)
         modes = [(module, module.training) for module in backbone.modules()]
         backbone.eval()
         try:
             with torch.no_grad():  # what is put together from shards for it may be used in training too
-                return backbone(pixels)
+                return backbone(pixels, channels=which)
         finally:
             for module, training in modes:
                 module.training = training
@@ -60,7 +68,7 @@ def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str
     figures: dict[str, float] = {}
     with torch.random.fork_rng(devices=devices):
         backbone, how = parts.teacher.network.backbone, parts.plan.preprocessing
-        encoder = make_encoder(backbone, how, parts.plan.data.channels, parts.parallelism, unreadable)
+        encoder = make_encoder(backbone, how, parts.plan.data.channels, parts.parallelism, parts.intensity, unreadable)
         for label in labels:
             found = parts.evaluators[label].evaluate(encoder)
             figures.update({f"{label}/{name}": value for name, value in found.items()})
@@ -111,11 +119,13 @@ def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.
     )  # forward passes of each process, if they are sharded
 
     def flush() -> None:
-        features.append(encoder.encode(batch).summary.float().cpu())
+        features.append(encoder.encode(batch).features.float().cpu())
         batch.clear()
 
     for index, item in read_ahead(data, faults.append, range(parallelism.rank, len(data), parallelism.world_size)):
         if item.label is not None:
+            if batch and batch[0].channels != item.channels:
+                flush()
             batch.append(item)
             labels.append((index, item.label))
         if len(batch) == batch_size:

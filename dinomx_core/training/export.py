@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import Preprocessing
+from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
-from dinomx_core.planning.origin import describe
+from dinomx_core.planning.origin import data_reader, describe
 from dinomx_core.planning.plan import Plan
 from dinomx_core.planning.walk import as_table
 from dinomx_core.training.backbone import Backbone
@@ -28,6 +29,7 @@ from dinomx_core.training.opening import load_backbone, merged, rebuilt
 PROCESSOR, CARD, ONNX = "preprocessor_config.json", "README.md", "model.onnx"
 ONNX_TOLERANCE = 1e-3  # of the largest feature: runtimes order sums differently
 OPSET = 20
+PLAIN = {"name": "full-range", "options": {"range": []}}
 
 
 def description(parts: Parts) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def description(parts: Parts) -> dict[str, Any]:
         "channels": plan.data.channels,
         "image_size": max(plan.preprocessing.crop),
         "preprocessing": as_table(plan.preprocessing),
+        "intensity": named_table(plan.spec.intensity),
+        "reader": named_table(data_reader(plan.spec, plan.registry)),
         "strategies": [
             {"label": chosen.label, "name": chosen.component.name, "options": as_table(chosen.options)}
             for chosen in plan.spec.strategies.values()
@@ -53,6 +57,11 @@ def description(parts: Parts) -> dict[str, Any]:
         "start": start_of(parts),
         "run": facts(plan),
     }
+
+
+def named_table(chosen: Chosen) -> dict[str, Any]:
+    """A component as a description keeps it."""
+    return {"name": chosen.component.name, "options": as_table(chosen.options)}
 
 
 def start_of(parts: Parts) -> dict[str, Any] | None:
@@ -82,14 +91,15 @@ def facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def processor(how: Preprocessing, channels: int) -> dict[str, Any]:
-    """The same preprocessing in the words of transformers' image processors (bicubic, shorter side, centre crop)."""
+def processor(how: Preprocessing, channels: int, bytes_in: bool) -> dict[str, Any]:
+    """The same preprocessing in the words of transformers' image processors (bicubic, shorter side, centre crop). bytes_in: of uint8
+    images; else of what an intensity has made of them."""
     side = {"height": how.crop.height, "width": how.crop.width}
     spread = lambda values: list(values) * (channels if len(values) == 1 else 1)  # noqa: E731
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3, "do_resize": True, "size": {"shortest_edge": how.resize}, "resample": 3,
-        "do_center_crop": True, "crop_size": side, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_center_crop": True, "crop_size": side, "do_rescale": bytes_in, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": spread(how.mean), "image_std": spread(how.std),
     }  # fmt: skip
 
@@ -104,7 +114,8 @@ def write_about(draft: Path, about: dict[str, Any], evaluations: list[dict[str, 
     """Preprocessing, description and model card."""
     how = Preprocessing(**about["preprocessing"])
     (draft / DESCRIPTION).write_text(json.dumps({**about, "strategies": []}, indent=1) + "\n", "utf-8")
-    (draft / PROCESSOR).write_text(json.dumps(processor(how, about["channels"]), indent=1) + "\n", "utf-8")
+    bytes_in = about["intensity"] == PLAIN
+    (draft / PROCESSOR).write_text(json.dumps(processor(how, about["channels"], bytes_in), indent=1) + "\n", "utf-8")
     (draft / CARD).write_text(model_card(about, evaluations), "utf-8")
 
 
@@ -118,7 +129,7 @@ class Exported(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (B, C, H, W) -> cls (B, D), or the patches' mean where there is no class token, and patches (B, N, D)."""
         tokens = self.backbone(pixels)
-        return tokens.summary, tokens.patches
+        return tokens.features, tokens.patches
 
 
 def write_onnx(draft: Path, backbone: Backbone, about: dict[str, Any], evaluations: list[dict[str, Any]]) -> float:

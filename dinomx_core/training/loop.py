@@ -81,8 +81,11 @@ def make_images(parts: Parts) -> TrainingImages:
     masks = None
     if spec.masking and parts.masking:
         view = spec.masking.component.view(spec.masking.options)
-        masks = Masks(parts.masking, view, plan.backbone.patch_size, plan.batch.images)
-    return TrainingImages(parts.data, parts.augmentation, plan.seed, spec.loader.shuffle, plan.batch.images, masks)
+        masks = Masks(parts.masking, view, plan.backbone.patch_size, plan.batch.images, plan.backbone.channel_tokens)
+    return TrainingImages(
+        parts.data, parts.augmentation, plan.seed, spec.loader.shuffle, plan.batch.images, parts.intensity,
+        plan.data.parts, masks,
+    )  # fmt: skip
 
 
 def check_finite(parts: Parts, done: int) -> None:

@@ -12,32 +12,41 @@ from PIL import Image
 from dinomx_core.builtin.single import SingleProcess
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import Preprocessing
+from dinomx_core.declare.reading import PlaneReader
+from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError
 from dinomx_core.folders import DESCRIPTION
-from dinomx_core.planning.origin import describe
+from dinomx_core.planning.origin import data_reader, describe, described
 from dinomx_core.planning.plan import Plan
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import build_backbone
+from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Encoder
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
-from dinomx_core.training.images import from_pillow, read_image, to_channels, to_tensor
+from dinomx_core.training.images import from_array, from_pillow, from_plane
 from dinomx_core.training.opening import opened
 
 
 class Model:
     """What `dinomx_core.load` returns.
 
-    `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes; `about` is what its
-    folder says of it.
+    `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes; `intensity` says what their
+    numbers mean, `reader` (a picked component) reads files of the kind that it was trained on; `about` is what its folder says of it.
     """
 
-    def __init__(self, backbone: Backbone, preprocessing: Preprocessing, channels: int, about: dict[str, Any]):
+    def __init__(
+        self, backbone: Backbone, preprocessing: Preprocessing, channels: int, intensity: Chosen, reader: Chosen,
+        about: dict[str, Any],
+    ):  # fmt: skip
         self.backbone, self.preprocessing, self.channels, self.about = backbone.eval(), preprocessing, channels, about
+        self.intensity, self.reader = intensity, reader
+        self._reader: PlaneReader = construct(reader)
         self._encoder = self._make_encoder(torch.device("cpu"))
 
     def _make_encoder(self, device: torch.device) -> Encoder:
-        return make_encoder(self.backbone, self.preprocessing, self.channels, SingleProcess(None, device))
+        alone, intensity = SingleProcess(None, device), construct(self.intensity)
+        return make_encoder(self.backbone, self.preprocessing, self.channels, alone, intensity)
 
     @classmethod
     def open(cls, folder: Path, network: str, registry: Registry) -> "Model":
@@ -46,14 +55,22 @@ class Model:
         about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         how = about["preprocessing"]
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
-        return cls(opened(origin, folder, network), preprocessing, origin.channels, about)
+        intensity, reader = (described(folder, kind, registry) for kind in ("intensity", "reader"))
+        return cls(opened(origin, folder, network), preprocessing, origin.channels, intensity, reader, about)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Model":
         """A plan's backbone as training would start from it."""
         backbone = build_backbone(plan)
         backbone.warm_start()
-        return cls(backbone, plan.preprocessing, plan.data.channels, {})
+        return cls(
+            backbone,
+            plan.preprocessing,
+            plan.data.channels,
+            plan.spec.intensity,
+            data_reader(plan.spec, plan.registry),
+            {},
+        )
 
     def to(self, device: torch.device) -> "Model":
         """Move the model; returns itself."""
@@ -65,16 +82,19 @@ class Model:
         """Tokens of a list of images: file paths, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."""
         if isinstance(images, (str, Path)) or len(images) == 0:
             raise DataError("expected a list of one or more images")
-        return self.encode([Item(self._read(image)) for image in images])
+        return self.encode([self._read(image) for image in images])
 
     def encode(self, items: Sequence[Item]) -> Tokens:
         """Tokens of items of a data set."""
-        return self._encoder.encode([Item(to_channels(item.image, self.channels)) for item in items])
+        return self._encoder.encode(items)
 
-    @staticmethod
-    def _read(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> torch.Tensor:
+    def _read(self, image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Item:
         if isinstance(image, torch.Tensor):
-            return image
-        if isinstance(image, (str, Path)):
-            return read_image(Path(image))
-        return from_pillow(image) if isinstance(image, Image.Image) else to_tensor(np.array(image))
+            return Item(image)
+        if not isinstance(image, (str, Path)):
+            return Item(from_pillow(image) if isinstance(image, Image.Image) else from_array(np.array(image)))
+        try:
+            plane = self._reader.read(Path(image))
+        except DataError as error:
+            raise DataError(f"{image}: {error}") from None
+        return Item(from_plane(plane), None, str(image), "", plane.units, plane.full)

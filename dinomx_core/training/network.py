@@ -72,7 +72,10 @@ class Network(nn.Module):
                 start = begun.get(request.view) if request.masking == "none" else None
                 if self.scale is not None:
                     pixels = pixels * self.scale + self.shift
-                passes[key] = self.backbone(pixels.flatten(0, 1), mask, request.masking, layers, short, start)
+                passes[key] = self.backbone(
+                    pixels.flatten(0, 1), mask, request.masking, layers, short, start,
+                    channels=views.channels_of(request.view),
+                )  # fmt: skip
         first = next(iter(passes.values()))
         self.features = (first[-1] if isinstance(first, tuple) else first).summary.detach()
         results: dict[Request, Any] = {}
@@ -147,7 +150,10 @@ class Objective(nn.Module):
             return {}
         with torch.no_grad():
             return {
-                view: (teacher.backbone(views.pixels[view].flatten(0, 1), blocks=blocks), blocks)
+                view: (
+                    teacher.backbone(views.pixels[view].flatten(0, 1), blocks=blocks, channels=views.channels_of(view)),
+                    blocks,
+                )
                 for view in sorted(set.intersection(*seen))
             }
 

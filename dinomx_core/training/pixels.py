@@ -19,6 +19,16 @@ def to_float(image: Tensor) -> Tensor:
     return image.float()
 
 
+def scaled(image: Tensor, low: float, high: float) -> Tensor:
+    """float32 in which `low` is 0 and `high` is 1."""
+    return image.float().sub_(low).div_(high - low)
+
+
+def chosen(values: Sequence[float], channels: Sequence[int] | None) -> Sequence[float]:
+    """One value a channel, of some of the channels; one for all stays one, and None are all."""
+    return values if channels is None or len(values) == 1 else [values[channel] for channel in channels]
+
+
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(image - mean) / std a channel; one value serves all channels. image (..., C, H, W)."""
     shift = torch.tensor(mean, dtype=image.dtype).view(-1, 1, 1)
@@ -26,14 +36,15 @@ def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic resize of (C, H, W). uint8 stays uint8 (torch has a fast path for it), uint16 becomes float32 over 0..1."""
+    """Antialiased bicubic resize of (C, H, W), whose overshoots are taken back. uint8 stays uint8 (torch has a fast path for it), uint16
+    becomes float32 over 0..1."""
     if image.shape[-2:] == size:
         return image
-    if image.dtype == torch.uint16:
-        image = to_float(image)
-    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0].clamp_(
-        0, 255 if image.dtype == torch.uint8 else 1
-    )
+    if image.dtype == torch.uint8:
+        return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0]
+    image = to_float(image)
+    low, high = torch.aminmax(image)
+    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0].clamp_(low, high)
 
 
 def grey(image: Tensor) -> Tensor:

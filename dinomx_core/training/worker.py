@@ -34,10 +34,14 @@ def main(folder: Path) -> int:
             plugins = [importlib.import_module(name) for name in job["plugins"]]
             if "embed" in job:
                 from dinomx_core.training.embed.job import EmbedJob
+                from dinomx_core.training.embed.share import Source as EmbedSource
                 from dinomx_core.training.embed.share import share
 
                 embed = EmbedJob(**job["embed"])
-                share(embed, lambda: api.model_of(embed.source, plugins), world, watch, None)
+                source = EmbedSource(
+                    lambda: api.reader_of(embed.source, plugins), lambda: api.model_of(embed.source, plugins)
+                )
+                share(embed, source, world, watch, None)
                 return 0
             quiet = job["quiet"] or world.rank
             plans = api.plans_of(Source(job["text"], job["place"], tuple(job["settings"]), job["command"]), plugins)

@@ -23,7 +23,7 @@ class RecordedData(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Item:
-        return Item(torch.empty(0), id=str(index))
+        return Item(torch.empty(0, dtype=torch.uint8), id=str(index))
 
 
 class RecordedCrops(Augmentation):

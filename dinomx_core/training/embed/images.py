@@ -1,27 +1,38 @@
 """The images to embed: those below a folder, or the rows of a manifest. No image is opened, and torch is not needed."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
-from dinomx_core.builtin.listing import list_images
-from dinomx_core.builtin.manifest import READERS, Manifest, check_files, is_manifest, named, numbered, read_manifest
+from dinomx_core.builtin.manifest import (
+    READERS,
+    Manifest,
+    check_files,
+    is_manifest,
+    named,
+    numbered,
+    plain,
+    read_manifest,
+)
+from dinomx_core.builtin.picture_options import ImageFolder
+from dinomx_core.builtin.picture_sets import find_folder
+from dinomx_core.builtin.pictures import Pictures, arrange, as_text
+from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError
 
-ID, LABEL, EMBEDDING, COUNT = "id", "label", "embedding", "count"
+ID, LABEL, GROUP, EMBEDDING, COUNT = "id", "label", "group", "embedding", "count"
 PLURALS = {ID: "ids", LABEL: "labels", EMBEDDING: "embeddings", COUNT: "counts"}  # their names in a .npz file
 
 
 @attrs.frozen
 class Images:
-    """Images in their order. files: below `root`, or absolute. ids: the same as texts. labels: class names, "" where there are none.
-    columns: further ones by name. digest: stands for all of it."""
+    """Images in their order. ids: names as texts. labels: class names, "" where there are none. columns: further ones by name.
+    digest: stands for all of it."""
 
-    root: Path
-    files: Sequence[str]
+    pictures: Pictures
     ids: Sequence[str]
     labels: Sequence[str]
     columns: Mapping[str, Any]
@@ -29,14 +40,17 @@ class Images:
     manifest: Manifest | None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.pictures)
 
     @property
     def groups(self) -> dict[str, Any]:
-        """Columns by which embeddings may be pooled: a manifest's, or a folder's classes."""
+        """Columns by which embeddings may be pooled: a manifest's, or a folder's classes, or what the files say images belong to."""
         if self.manifest:
             return dict(self.columns)
-        return {LABEL: list(self.labels)} if any(self.labels) else {}
+        found: dict[str, Any] = {LABEL: list(self.labels)} if any(self.labels) else {}
+        if self.pictures.groups:
+            found[GROUP] = [self.pictures.group(image) or None for image in range(len(self))]
+        return found
 
     def table(self) -> dict[str, Any]:
         """All columns that stand beside the embeddings; a manifest's own labels take the empty ones' place."""
@@ -48,28 +62,35 @@ class Images:
             check_files(self.manifest)
 
 
-def find_images(data: Path, path_column: str) -> Images:
-    """What a path means: a manifest (.csv, .jsonl, .parquet) or a folder. Raises DataError when there is nothing to read."""
+def find_images(data: Path, path_column: str, reader: Chosen) -> Images:
+    """What a path means: a manifest (.csv, .jsonl, .parquet) or a folder, whose files a reader reads. Raises DataError when there is
+    nothing to read."""
     if is_manifest(data):
-        manifest = read_manifest(data, path_column or "path")
-        paths = manifest.paths
-        return Images(
-            manifest.file.parent, paths, paths, ("",) * len(paths), manifest.columns, manifest.digest, manifest
-        )
+        return in_manifest(read_manifest(data, path_column or "path"), reader)
     if data.is_file():
         kinds = ", ".join(READERS)
         raise DataError(f'"{data}" is a file of another kind; name a folder of images or a manifest ({kinds})', "path")
     if path_column:
         raise DataError(f'"{data}" is a folder, and --path-column is of manifests; leave it out', "path_column")
-    listing = list_images(str(data))
-    labels = tuple("" if label < 0 else listing.classes[label] for label in listing.labels)
-    ids = tuple(as_text(file) for file in listing.files)
-    return Images(listing.root, listing.files, ids, labels, {}, listing.digest, None)
+    pictures = find_folder(ImageFolder(path=str(data), reader=reader))
+    labels = tuple("" if label < 0 else pictures.classes[label] for label in pictures.labels.tolist())
+    ids = tuple(as_text(pictures.id(image)) for image in range(len(pictures)))
+    return Images(pictures, ids, labels, {}, pictures.digest, None)
 
 
-def as_text(name: str) -> str:
-    """A file's name as UTF-8 takes it, which not every name is."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def in_manifest(manifest: Manifest, reader: Chosen) -> Images:
+    """The images of a manifest's rows: one each, or all that a row's file holds, each with the row's columns."""
+    root, files = manifest.file.parent, manifest.paths
+    arranged = arrange(ImageFolder(path="", reader=reader), [[root / file for file in files]])
+    row = arranged.planes[:, 0, 0]
+    none: Any = np.full(len(row), -1, np.int32)
+    pictures = Pictures(root, files, arranged.planes, none, (), none, (), faults=arranged.faults)
+    columns = manifest.columns
+    if reader.component.index is not None:
+        columns = {name: [values[n] for n in row.tolist()] for name, values in
+                   ((name, plain(column)) for name, column in columns.items())}  # fmt: skip
+    ids = tuple(pictures.id(image) for image in range(len(pictures)))
+    return Images(pictures, ids, ("",) * len(ids), columns, manifest.digest, manifest)
 
 
 def check_columns(images: Images, pool: str, npz: bool) -> None:
@@ -95,4 +116,4 @@ def check_columns(images: Images, pool: str, npz: bool) -> None:
 
 def where(images: Images) -> str:
     """What messages call them."""
-    return str(images.manifest.file if images.manifest else images.root)
+    return str(images.manifest.file if images.manifest else images.pictures.root)

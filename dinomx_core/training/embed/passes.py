@@ -10,19 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
+from dinomx_core.builtin.pictures import read
+from dinomx_core.declare.reading import PlaneReader
 from dinomx_core.planning.plan import Env
 from dinomx_core.planning.walk import as_table
 from dinomx_core.planning.world import World
+from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.embed.images import Images
 from dinomx_core.training.embed.job import EmbedJob
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.flow import Item, Tokens
-from dinomx_core.training.images import read_image, to_channels
+from dinomx_core.training.images import from_plane
 from dinomx_core.training.model import Model
 
 TAKE: dict[str, Callable[[Tokens], torch.Tensor]] = {
-    "cls": lambda tokens: tokens.summary,
+    "cls": lambda tokens: tokens.features,
     "patch-mean": lambda tokens: tokens.patches.mean(1),
     "patches": lambda tokens: tokens.patches,
 }
@@ -31,18 +34,18 @@ GPU_PASSES = 4  # passes that are prepared for a GPU at a time
 Batch = tuple[list[int], np.ndarray]  # rows, and their embeddings
 
 
-class Pictures(Dataset):
-    """The files of some images, in 3 channels or 1."""
+class EmbeddedImages(Dataset):
+    """The images to embed, in their files' numbers."""
 
-    def __init__(self, images: Images, channels: int):
-        self.images, self.channels = images, channels
+    def __init__(self, images: Images, reader: PlaneReader):
+        self.images, self.reader = images, reader
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        image = to_channels(read_image(self.images.root / self.images.files[index]), self.channels)
-        return Item(image, None, self.images.files[index])
+        plane = read(self.images.pictures, self.reader, index)
+        return Item(from_plane(plane), None, self.images.ids[index], "", plane.units, plane.full)
 
 
 class Passes:
@@ -55,7 +58,7 @@ class Passes:
         if torch.cuda.is_available():
             device = torch.device("cuda", local_rank % torch.cuda.device_count())
         self.model, self.take = model.to(device), TAKE[job.tokens]
-        self.data = Pictures(images, 3 if model.channels == 3 else 1)
+        self.data = EmbeddedImages(images, construct(model.reader))
         gpu = device.type == "cuda"
         threads = max(1, Env.here().cores // here)
         self.batch_size = job.batch_size or (BATCH if gpu else CPU_BATCH)
@@ -103,14 +106,14 @@ class Passes:
             yield done, embeddings.result()
         faults.extend(zip((row for row in rows if row not in read), texts))
         if not read:
-            blank = Item(torch.zeros(self.data.channels, *self.model.preprocessing.crop))
+            blank = Item(torch.zeros(self.model.channels, *self.model.preprocessing.crop))
             yield [], self.encode([blank])[:0]
 
 
 def digest_of(model: Model) -> str:
     """Stands for a model's weights, its shape and how images go in."""
     digest = hashlib.blake2b(digest_size=8)
-    about = [as_table(model.backbone.options), as_table(model.preprocessing), model.channels]
+    about = [as_table(model.backbone.options), as_table(model.preprocessing), model.channels, as_table(model.intensity)]
     digest.update(json.dumps(about, default=str).encode())
     for name, tensor in model.backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

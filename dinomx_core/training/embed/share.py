@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from dinomx_core.builtin.manifest import pyarrow
+from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, Stopped
 from dinomx_core.planning.world import World
 from dinomx_core.training.embed.folder import POOLED, About, EmbedFolder, check_folder, clear_drafts, write_whole
@@ -23,19 +24,27 @@ from dinomx_core.training.watch import NOW, Watch
 KEPT = "whole shards are kept, and the same command goes on with the others"
 
 
+@attrs.frozen
+class Source:
+    """What embeds: the reader of the files that it was trained on, which is found quickly, and the model."""
+
+    reader: Callable[[], Chosen]
+    model: Callable[[], Model]
+
+
 def share(
-    job: EmbedJob, open_model: Callable[[], Model], world: World | None, watch: Watch | None, progress: Tell | None
+    job: EmbedJob, source: Source, world: World | None, watch: Watch | None, progress: Tell | None
 ) -> dict[str, Any]:
     """Embed the images of a job, or this process's share of them. Returns counts, and whether all is "finished" now."""
-    images = prepared(job, world)
+    images = prepared(job, source, world)
     if job.is_file:
-        return to_file(job, images, open_model(), progress)
-    return to_folder(job, images, open_model(), world, watch, progress)
+        return to_file(job, images, source.model(), progress)
+    return to_folder(job, images, source.model(), world, watch, progress)
 
 
-def prepared(job: EmbedJob, world: World | None) -> Images:
+def prepared(job: EmbedJob, source: Source, world: World | None) -> Images:
     """The images of a job. Raises what can be refused without the model."""
-    images = find_images(Path(job.data), job.path_column)
+    images = find_images(Path(job.data), job.path_column, source.reader())
     check_columns(images, job.pool, job.place.suffix == ".npz")
     if not job.is_file:
         pyarrow()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from dinomx_core.errors import Stopped, TrainingError
 from dinomx_core.planning.world import started
 from dinomx_core.training.embed.folder import ABOUT
 from dinomx_core.training.embed.job import EmbedJob
-from dinomx_core.training.embed.share import KEPT, prepared, result, share
+from dinomx_core.training.embed.share import KEPT, Source, prepared, result, share
 from dinomx_core.training.embed.together import COUNT, Tell, hosted
 from dinomx_core.training.launch import forwarded
-from dinomx_core.training.model import Model
 from dinomx_core.training.watch import STOP, read_outcome, watched
 from dinomx_core.training.worker import JOB
 
@@ -30,7 +29,7 @@ LOOK, MOMENT = 0.1, 0.5  # seconds between two looks at the processes, and until
 
 
 def embed(
-    job: EmbedJob, open_model: Callable[[], Model], processes: int, plugins: Sequence[str], progress: Tell | None
+    job: EmbedJob, source: Source, processes: int, plugins: Sequence[str], progress: Tell | None
 ) -> dict[str, Any]:
     """Do a job, or this process's share of it. Returns what `share` does. plugins: modules of declarations that are not installed."""
     world = started(os.environ)
@@ -39,11 +38,11 @@ def embed(
         agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         with hosted(world, agent), watched(world, None) as watch:
             job.check(processes, world)
-            return share(job, open_model, world, watch, progress)
+            return share(job, source, world, watch, progress)
     job.check(processes, None)
     if processes == 1:
-        return share(job, open_model, None, None, progress)
-    images = prepared(job, None)
+        return share(job, source, None, None, progress)
+    images = prepared(job, source, None)
     launch(attrs.evolve(job, checked=True), processes, plugins, progress, len(images))
     found = json.loads((job.place / ABOUT).read_text("utf-8"))
     return result(found["embedded"], tuple(found["shape"]), found["unreadable"], found["pooled"] if job.pool else None)

@@ -1,1 +1,81 @@
 """Declarations of medical and many-channel images."""
+
+from typing import Literal
+
+import attrs
+
+from dinomx_core import Backbone, Reader, fraction, hookimpl, not_negative, option
+from dinomx_medical_multichannel.channels import BagOfChannels, ChannelTokens, bag_shape, channel_tokens_shape
+
+
+@attrs.frozen
+class Dicom:
+    """DICOM files: frames in the units of their modality, CT in HU; slices in the order in which they lie in the patient."""
+
+    rescale: bool = option(True, "apply the modality's table or slope and intercept; false: numbers as they are stored")
+
+
+def index_dicom(options, files):
+    """Series, from headers alone."""
+    from dinomx_medical_multichannel.dicom_index import index
+
+    return index(options, files)
+
+
+@attrs.frozen
+class Nifti:
+    """Volumes (.nii, .nii.gz, .hdr with .img, .mgh, .mgz): slices along an axis of the body, however the file has its axes.
+
+    Slices are shown as radiologists look at them: the patient's right on the left (of sagittal ones, the front on the left), the front of
+    axial ones at the top, the head at the top of the others.
+    """
+
+    axis: Literal["axial", "coronal", "sagittal"] = option("axial", "which slices")
+    fourth: Literal["channels", "frames"] = option(
+        "channels", "what a fourth axis holds: channels of each slice, or volumes of their own"
+    )
+    skip_empty: float = option(
+        0.0,
+        "slices of which less than this share of voxels is above the volume's smallest number are left out; 0: none",
+        check=fraction,
+    )
+    units: str = option("", 'units of the numbers, which files do not tell, such as "HU"')
+    cache: int = option(1024, "MiB of decompressed volumes that a process keeps at most", check=not_negative)
+
+
+def index_nifti(options, files):
+    """Volumes, from headers alone unless empty slices are left out."""
+    from dinomx_medical_multichannel.nifti_index import index
+
+    return index(options, files)
+
+
+@hookimpl
+def dinomx_readers():
+    yield Reader("dicom", Dicom, "dinomx_medical_multichannel.dicom:DicomReader", suffixes=(), index=index_dicom)
+    yield Reader(
+        "nifti",
+        Nifti,
+        "dinomx_medical_multichannel.nifti:NiftiReader",
+        suffixes=(".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
+        index=index_nifti,
+        streams=False,
+    )
+
+
+@hookimpl
+def dinomx_backbones():
+    yield Backbone(
+        "channel-tokens",
+        ChannelTokens,
+        "dinomx_medical_multichannel.backbones:build_channel_tokens",
+        shape=channel_tokens_shape,
+        any_channels=True,
+    )
+    yield Backbone(
+        "bag-of-channels",
+        BagOfChannels,
+        "dinomx_medical_multichannel.backbones:build_bag",
+        shape=bag_shape,
+        any_channels=True,
+    )
