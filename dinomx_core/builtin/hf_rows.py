@@ -103,8 +103,9 @@ class Rows:
 
     def read(self, index: int) -> tuple[Plane, str]:
         """One image, and its name: its path, or else the row's number. Raises DataError, naming the row, when it cannot be read."""
+        index = range(len(self))[index]
         try:
-            value = self.images[int(index)][self.options.image]
+            value = self.images[index][self.options.image]
             if self.kind:
                 return self._array(np.asarray(value, self.kind)), str(index)  # the library makes int64 of whole numbers
             return self._encoded(value, str(index))

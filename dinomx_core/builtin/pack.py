@@ -42,7 +42,7 @@ def nobody(done: int, total: int) -> None:
 
 def pack(dataset: "Dataset", info: DataInfo, out: Path, shard_size: int, progress: Progress = nobody) -> dict[str, Any]:
     """Write a data set into a folder of tars with `shard_size` samples each; see `write_shards`."""
-    facts = {"classes": info.classes, "channels": info.channels, "names": info.names, "source": info.digest}
+    facts = {"channels": info.channels, "names": info.names, "source": info.digest}
     return write_shards(dataset, out, shard_size, info.classes, facts, progress)
 
 
@@ -56,11 +56,16 @@ def write_shards(
 ) -> dict[str, Any]:
     """Write items into `out`/000000.tar, ... and `shards.json`, whose contents are returned: `facts`, and of each tar its samples,
     bytes, SHA-256 and the items that could not be read, which are left out. `progress` is told (done, total). A folder that was begun
-    with the same items is gone on with. Raises DataError where it holds something else, cannot be written to, or no item can be read.
-    """
+    with the same items is gone on with. Raises DataError where it holds something else, cannot be written to, or no item can be read."""
     if per_shard < 1:
         raise DataError(f"samples of a tar must be 1 or more, got {per_shard}")
-    plan = {"format": FORMAT, "count": len(items), "per_shard": per_shard, **json.loads(json.dumps(facts or {}))}
+    plan = {
+        "format": FORMAT,
+        "count": len(items),
+        "per_shard": per_shard,
+        "classes": list(classes),
+        **json.loads(json.dumps(facts or {})),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         done = begun(out, plan)
@@ -101,9 +106,10 @@ def begun(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_tar(items: Items, chosen: range, place: Path, classes: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """One tar, whole or not at all, with its index beside it."""
+    """One tar, whole or not at all, with its index beside it; what is known of it is handed back."""
     draft = place.with_name(f".{place.name}.draft")
-    samples, faults = 0, []
+    samples = 0
+    faults: list[str] = []
     with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as archive:
         for index in chosen:
             try:
@@ -115,15 +121,18 @@ def write_tar(items: Items, chosen: range, place: Path, classes: Sequence[str], 
                 add(archive, f"{index:09}.{ending}", data)
             samples += 1
             progress(index + 1, len(items))
+    record = {"name": place.name, "samples": samples, "left_out": faults}
+    if not samples:  # no tar then: one without samples means a fault elsewhere
+        draft.unlink()
+        return record
     with draft.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = draft.stat().st_size
+        record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    record["bytes"] = draft.stat().st_size
     sync(draft)
     os.replace(draft, place)
     sync(place.parent)
-    if samples:
-        indexed(str(place), COLUMNS)
-    return {"name": place.name, "samples": samples, "bytes": size, "sha256": digest, "left_out": faults}
+    indexed(str(place), COLUMNS)
+    return record
 
 
 def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str, bytes]]:
@@ -143,8 +152,16 @@ def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str
         np.save(stream, np.ascontiguousarray(item.image.numpy()), allow_pickle=False)
         image = ("npy", stream.getvalue())
     else:
-        image = (ending_of(source), source.read_bytes())
+        image = (ending_of(source), bytes_of(source))
     return [image, ("json", json.dumps(notes).encode())]
+
+
+def bytes_of(file: Path) -> bytes:
+    """A file's bytes. Raises DataError where it cannot be read: the fault is not the folder's that is written to."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
 def ending_of(file: Path) -> str:

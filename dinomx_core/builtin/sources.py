@@ -34,7 +34,7 @@ def count_shards(options: Shards) -> DataInfo:
     samples = Samples(options)
     seen = look_at(samples)
     notes = unlabelled(len(samples), samples.classes, int((samples.labels < 0).sum()))
-    told = len(samples.facts.get("tars", samples.tars))
+    told = sum(tar["samples"] > 0 for tar in samples.facts["tars"]) if "tars" in samples.facts else len(samples.tars)
     if told != len(samples.tars):
         notes = (*notes, f"{len(samples.tars)} tars are used, of {told} that shards.json names")
     return DataInfo(

@@ -55,9 +55,9 @@ class TarIndex:
     def files_of(self, kinds: Sequence[str]) -> np.ndarray:
         """(S,) the number of each sample's file of one of the endings, or -1. Raises DataError for a sample that has several."""
         numbers = [number for number, kind in enumerate(self.kinds) if kind in kinds]
-        files: np.ndarray = np.nonzero(np.isin(self.kind, numbers))[0]
-        owners: Any = np.searchsorted(self.first, files, "right") - 1
-        if len(twice := np.nonzero(np.diff(owners) == 0)[0]):
+        files: np.ndarray = np.flatnonzero(np.isin(self.kind, numbers))
+        owners: np.ndarray = np.repeat(np.arange(len(self)), np.diff(self.first))[files]
+        if len(twice := np.flatnonzero(np.diff(owners) == 0)):
             found = sorted(self.kinds[self.kind[file]] for file in files[twice[0] : twice[0] + 2])
             raise DataError(
                 f'sample "{self.key(int(owners[twice[0]]))}" has several images (.{", .".join(found)}); set image = "{found[0]}" '
@@ -169,10 +169,11 @@ def scan(file: IO[bytes], tar: str, size: int, state: str) -> TarIndex:
 
 def members(file: IO[bytes], tar: str, size: int) -> Iterator[tuple[str, str, int, int]]:
     """Key, ending, first byte and length of each file of a tar."""
-    name = ""
+    name, end, whole = "", 0, False
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while member := archive.next():
+                end = archive.offset
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
                 name = member.name.removeprefix("./")
                 match = SAMPLE.fullmatch(name)
@@ -182,9 +183,9 @@ def members(file: IO[bytes], tar: str, size: int) -> Iterator[tuple[str, str, in
         file.seek(end)
         whole = file.read(BLOCK) == bytes(BLOCK)  # tarfile takes what it does not understand for the end
     except tarfile.TarError:
-        whole, end = False, file.tell()
+        pass  # told below, as what it takes for the end is
     if not whole:
-        after = f'after "{name}"' if name else "at its beginning"
+        after = f'at or after "{name}"' if name else "at its beginning"
         raise DataError(
             f"{tar}: is cut off or damaged {after} (byte {min(end, size)} of {size}); copy or write it again", "path"
         )

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import attrs
@@ -25,6 +26,7 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the com
 FACTS = "shards.json"
 ARRAY = "npy"
 OPEN = 64  # tars that a process keeps open
+AT_ONCE = 8  # tars looked through at a time: of those elsewhere each look is a wait
 
 
 @attrs.frozen(eq=False)
@@ -48,7 +50,9 @@ class Samples:
         self.facts = facts_of(self.tars)
         self.reader, self.endings = reader_of(options)
         labels = [options.label] if options.label else [CLASSES, "label"]
-        parts = [Part.of(tar, indexed(tar, [*labels, options.group]), self.endings) for tar in self.tars]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            indexes = pool.map(lambda tar: indexed(tar, [*labels, options.group]), self.tars)
+            parts = [Part.of(tar, index, self.endings) for tar, index in zip(self.tars, indexes)]
         self.unreadable = tuple(fault for part in parts for fault in part.faults)
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
         if not len(self):
@@ -94,7 +98,11 @@ class Samples:
         kind = self.kinds[self.kind[index]]
         data = self._bytes(index, 0)
         try:
-            plane = array_plane(data) if kind == ARRAY else self._decoded(data, f"{self.id(index)}.{kind}")
+            plane = (
+                array_plane(data)
+                if kind.rpartition(".")[2] == ARRAY
+                else self._decoded(data, f"{self.id(index)}.{kind}")
+            )
             full = notes.get("full")
             plane = attrs.evolve(
                 plane,
@@ -168,12 +176,12 @@ class Part:
             files = index.files_of(endings)
         except DataError as error:
             raise DataError(f"{tar}: {error}", error.key) from None
-        lost = np.nonzero(files < 0)[0]
+        lost = np.flatnonzero(files < 0)
         wanted = ", ".join(f".{ending}" for ending in endings)
         faults = (
             f'{tar}: sample "{index.key(int(s))}" has no image: {index.endings(int(s))}, none of {wanted}' for s in lost
         )
-        rows = np.nonzero(files >= 0)[0]
+        rows = np.flatnonzero(files >= 0)
         return cls(index, rows, files[rows], tuple(faults))
 
     @property
