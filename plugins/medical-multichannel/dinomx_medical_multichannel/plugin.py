@@ -49,6 +49,25 @@ def index_nifti(options, files):
     return index(options, files)
 
 
+@attrs.frozen
+class Tiff:
+    """TIFF of one or many pages, BigTIFF and OME-TIFF: C and samples are channels, Z, T and other axes count planes."""
+
+    axes: str = option(
+        "", 'the file\'s axes by letter, such as "TCYX", where it does not tell them or is wrong; "": as it tells'
+    )
+    channels: list[int] = option([], "which channels, in this order, counted from 0; none: all", check=not_negative)
+    pages: Literal["channels", "frames"] = option("frames", "what pages are of which the file tells nothing")
+    series: int = option(0, "which of a file's series, counted from 0", check=not_negative)
+
+
+def index_tiff(options, files):
+    """Planes, from the files' directories alone."""
+    from dinomx_medical_multichannel.tiff_index import index
+
+    return index(options, files)
+
+
 @hookimpl
 def dinomx_readers():
     yield Reader("dicom", Dicom, "dinomx_medical_multichannel.dicom:DicomReader", suffixes=(), index=index_dicom)
@@ -59,4 +78,11 @@ def dinomx_readers():
         suffixes=(".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
         index=index_nifti,
         streams=False,
+    )
+    yield Reader(
+        "tiff",
+        Tiff,
+        "dinomx_medical_multichannel.tiff:TiffReader",
+        suffixes=(".tif", ".tiff", ".tf2", ".tf8", ".btf"),
+        index=index_tiff,
     )
