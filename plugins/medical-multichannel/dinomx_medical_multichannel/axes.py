@@ -36,9 +36,14 @@ class Layout:
             )
         return Layout(axes, self.shape) if axes else self
 
-    def sizes(self, letters: str) -> dict[str, int]:
-        """Axes of some letters with their sizes, in the array's order."""
-        return {axis: size for axis, size in zip(self.axes, self.shape) if axis in letters}
+    def size(self, axis: str) -> int:
+        """Of an axis; 1 where there is none."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def channels(self) -> int:
+        """Of each plane, samples included."""
+        return self.size("C") * self.size("S")
 
     @property
     def counting(self) -> dict[str, int]:

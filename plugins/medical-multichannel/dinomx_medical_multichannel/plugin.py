@@ -68,6 +68,22 @@ def index_tiff(options, files):
     return index(options, files)
 
 
+@attrs.frozen
+class OmeZarr:
+    """OME-Zarr folders (NGFF 0.4 and 0.5): a level of an image's pyramid; C are channels, z, t and other axes count planes."""
+
+    level: int = option(0, "of the pyramid: 0 is the finest", check=not_negative)
+    image: str = option("", 'the image in a folder that holds several, such as "0" or "A/1/0"; "": the folder is one')
+    channels: list[int] = option([], "which channels, in this order, counted from 0; none: all", check=not_negative)
+
+
+def index_ome_zarr(options, folders):
+    """Planes, from metadata alone."""
+    from dinomx_medical_multichannel.ome_zarr import index
+
+    return index(options, folders)
+
+
 @hookimpl
 def dinomx_readers():
     yield Reader("dicom", Dicom, "dinomx_medical_multichannel.dicom:DicomReader", suffixes=(), index=index_dicom)
@@ -85,4 +101,13 @@ def dinomx_readers():
         "dinomx_medical_multichannel.tiff:TiffReader",
         suffixes=(".tif", ".tiff", ".tf2", ".tf8", ".btf"),
         index=index_tiff,
+    )
+    yield Reader(
+        "ome-zarr",
+        OmeZarr,
+        "dinomx_medical_multichannel.ome_zarr:OmeZarrReader",
+        suffixes=(".zarr",),
+        index=index_ome_zarr,
+        folders=True,
+        streams=False,
     )

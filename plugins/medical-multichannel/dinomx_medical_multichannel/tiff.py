@@ -203,7 +203,7 @@ def as_meant(pixels: np.ndarray, opened: Opened) -> tuple[np.ndarray, tuple[floa
         return ~pixels if full is None else (int(full[1]) - pixels).astype(pixels.dtype), full
     extra = tuple(getattr(page, "extrasamples", ()) or ())
     if "S" in opened.layout.axes and extra and int(extra[-1]) in ALPHA and len(extra) == 1:
-        samples = opened.layout.sizes("S")["S"]
+        samples = opened.layout.size("S")
         groups = pixels.reshape(-1, samples, *pixels.shape[-2:])
         pixels = groups[:, :-1].reshape(-1, *pixels.shape[-2:])
     return pixels, full

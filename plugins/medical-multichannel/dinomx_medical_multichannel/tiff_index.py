@@ -34,10 +34,7 @@ def look(options: Tiff, number: int, file: Path) -> tuple[list[Stack], int] | st
     try:
         opened = open_tiff(file, options)
         opened.tiff.close()
-        channels = 1
-        for size in opened.layout.sizes("CS").values():
-            channels *= size
-        check_channels(channels, options.channels)
+        check_channels(opened.layout.channels, options.channels)
         return opened.layout.stacks(number, file.name), len(opened.tiff.series)
     except DataError as error:
         return str(error)
