@@ -63,6 +63,41 @@ def index_nifti(options, files):
     return index(options, files)
 
 
+@attrs.frozen
+class Tiff:
+    """TIFF of one or many pages, BigTIFF and OME-TIFF: C and samples are channels, Z, T and other axes count planes."""
+
+    axes: str = option(
+        "", 'the file\'s axes by letter, such as "TCYX", where it does not tell them or is wrong; "": as it tells'
+    )
+    channels: list[int] = option([], "which channels, in this order, counted from 0; none: all", check=not_negative)
+    pages: Literal["channels", "frames"] = option("frames", "what pages are of which the file tells nothing")
+    series: int = option(0, "which of a file's series, counted from 0", check=not_negative)
+
+
+def index_tiff(options, files):
+    """Planes, from the files' directories alone."""
+    from dinomx_medical_multichannel.tiff_index import index
+
+    return index(options, files)
+
+
+@attrs.frozen
+class OmeZarr:
+    """OME-Zarr folders (NGFF 0.4 and 0.5): a level of an image's pyramid; C are channels, z, t and other axes count planes."""
+
+    level: int = option(0, "of the pyramid: 0 is the finest", check=not_negative)
+    image: str = option("", 'the image in a folder that holds several, such as "0" or "A/1/0"; "": the folder is one')
+    channels: list[int] = option([], "which channels, in this order, counted from 0; none: all", check=not_negative)
+
+
+def index_ome_zarr(options, folders):
+    """Planes, from metadata alone."""
+    from dinomx_medical_multichannel.ome_zarr import index
+
+    return index(options, folders)
+
+
 @hookimpl
 def dinomx_readers():
     yield Reader("dicom", Dicom, "dinomx_medical_multichannel.dicom:DicomReader", suffixes=(), index=index_dicom)
@@ -72,6 +107,22 @@ def dinomx_readers():
         "dinomx_medical_multichannel.nifti:NiftiReader",
         suffixes=(".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
         index=index_nifti,
+        streams=False,
+    )
+    yield Reader(
+        "tiff",
+        Tiff,
+        "dinomx_medical_multichannel.tiff:TiffReader",
+        suffixes=(".tif", ".tiff", ".tf2", ".tf8", ".btf"),
+        index=index_tiff,
+    )
+    yield Reader(
+        "ome-zarr",
+        OmeZarr,
+        "dinomx_medical_multichannel.ome_zarr:OmeZarrReader",
+        suffixes=(".zarr",),
+        index=index_ome_zarr,
+        folders=True,
         streams=False,
     )
 

@@ -1,0 +1,44 @@
+"""What TIFF files hold, from their directories alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinomx_core.declare.reading import Index, Stack
+from dinomx_core.errors import DataError
+from dinomx_medical_multichannel.axes import check_channels
+from dinomx_medical_multichannel.tiff import open_tiff, told
+
+if TYPE_CHECKING:
+    from dinomx_medical_multichannel.plugin import Tiff
+
+AT_ONCE = 8  # files that are looked at side by side: on a network each is a wait
+
+
+def index(options: Tiff, files: Sequence[Path]) -> Index:
+    """A stack of planes a file, or several where it has planes along several axes."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda number: look(options, number, files[number]), range(len(files))))
+    stacks = [stack for one in found if isinstance(one, tuple) for stack in one[0]]
+    faults = [f"{file.name}: {one}" for file, one in zip(files, found) if isinstance(one, str)]
+    several = sum(isinstance(one, tuple) and one[1] > 1 for one in found)
+    notes = [f"{several} files hold several series, of which series = {options.series} is read"] if several else []
+    return Index(tuple(stacks), tuple(faults), tuple(notes))
+
+
+def look(options: Tiff, number: int, file: Path) -> tuple[list[Stack], int] | str:
+    """A file's stacks and how many series it has; or what is wrong with it."""
+    try:
+        opened = open_tiff(file, options)
+        opened.tiff.close()
+        check_channels(opened.layout.channels, options.channels)
+        return opened.layout.stacks(number, file.name), len(opened.tiff.series)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except Exception as error:  # tifffile raises whatever it stumbles over
+        return told(error)
