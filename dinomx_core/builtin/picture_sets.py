@@ -151,7 +151,8 @@ def find_rows(options: ManifestFile) -> Pictures:
         keep = arranged.planes[:, options.neighbours, 1] == frames[row]
         planes, row, masks = planes[keep], row[keep], None if masks is None else masks[keep]
         groups = [group for group, kept in zip(groups, keep) if kept]
-    labels = [texts(manifest, options.label, "label")[r] for r in row] if options.label else [""] * len(row)
+    named_classes = texts(manifest, options.label, "label") if options.label else [""] * rows
+    labels = [named_classes[r] for r in row]
     if options.group:
         column = texts(manifest, options.group, "group")
         groups = [column[r] for r in row]
