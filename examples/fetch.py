@@ -20,7 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-TILE, STRIDE, STRIPE = 48, 12, 67  # pixels of a place in the cortex, between two of them, and of a stripe that is one group
+TILE, STRIDE, STRIPE = (
+    48,
+    12,
+    67,
+)  # pixels of a place in the cortex, between two of them, and of a stripe that is one group
 LAYERS = 6  # parts of the cortex's depth, of equal height
 ROWS = 16  # of a stripe of fields that is one group
 

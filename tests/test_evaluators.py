@@ -174,6 +174,8 @@ def test_a_class_with_one_image_is_counted_and_named(toy, tmp_path):
     assert "evaluate.knn.bank: 1 of 2 classes have one image only: dogs" in warnings
     assert set(api.run(config).figures) == {
         "knn/accuracy@1",
+        "knn/balanced_accuracy@1",
+        "knn/auroc@1",
         "linear/accuracy",
         "linear/balanced_accuracy",
         "linear/auroc",

@@ -19,6 +19,7 @@ class PicturesData(Dataset):
     def __init__(self, pictures: Pictures, options: Pictured):
         self.pictures = pictures
         self.reader: PlaneReader = construct(options.reader)
+        self.streams = options.reader.component.streams
         self.channels = options.channels or channels_of(look(pictures, self.reader).channels, 0)
 
     def __len__(self) -> int:
@@ -43,8 +44,10 @@ class PicturesData(Dataset):
         return from_plane(read_plane(self.pictures, self.reader, index, number, frame))
 
     def source(self, index: int) -> str | None:
-        """The file that holds an image and nothing else; None where there is none."""
+        """The file that holds an image and nothing else, and can be read from within another; None where there is none."""
         pictures = self.pictures
+        if not self.streams:
+            return None
         number = int(pictures.planes[index, 0, 0])
         alone = pictures.planes.shape[1] == 1 and pictures.regions is None and not pictures.several[number]
         return str(pictures.place(number)) if alone else None

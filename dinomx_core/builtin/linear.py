@@ -1,12 +1,12 @@
 """Linear classification on frozen features."""
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.builtin.labelled import LabelledEvaluator
 from dinomx_core.builtin.plugin import Linear
+from dinomx_core.builtin.scores import auroc, balanced_accuracy
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.contracts import Encoder
 
@@ -74,16 +74,3 @@ def fit(features: Tensor, labels: Tensor, classes: int, options: Linear) -> tupl
             momentum.mul_(MOMENTUM).add_(gradient)
             value.sub_(scale * momentum)
     return weights, biases
-
-
-def balanced_accuracy(chosen: Tensor, truth: Tensor) -> Tensor:
-    """Mean over the classes that there are of the share of their images classified rightly."""
-    right = (chosen == truth).float()
-    return torch.stack([right[truth == label].mean() for label in truth.unique()]).mean()
-
-
-def auroc(probabilities: Tensor, truth: Tensor) -> float:
-    """Area under the ROC curve, one class against the rest, mean over the classes that have images on both sides."""
-    present = [int(label) for label in truth.unique() if not bool((truth == label).all())]
-    areas = [roc_auc_score((truth == label).numpy(), probabilities[:, label].numpy()) for label in present]
-    return float(sum(areas) / len(areas)) if areas else 0.5

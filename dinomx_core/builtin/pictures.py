@@ -153,7 +153,8 @@ def read(pictures: Pictures, reader: PlaneReader, image: int) -> Plane:
 
 def evenly(count: int, wanted: int) -> list[int]:
     """Some numbers below `count`, evenly spread, the first and the last among them."""
-    return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(min(wanted, count))})
+    wanted = min(wanted, count)
+    return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
 @attrs.frozen
