@@ -1,5 +1,6 @@
 """Files that lie elsewhere: fetched once, whole, by whoever wants them, into a cache that stays below its bound."""
 
+import io
 import multiprocessing
 import os
 import subprocess
@@ -9,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
-from dinomx_core import DataError
+from dinomx_core import DataError, api
 from dinomx_core.builtin import cache, remote
+from dinomx_core.training.construct import construct
 
 
 class Slow(LocalFileSystem):
@@ -252,3 +256,23 @@ def test_folders_globs_and_braces_list_alike_here_and_elsewhere(files):
     ]
     with pytest.raises(DataError, match="^memory://none: there is no such object; check the name"):
         remote.listing("memory://none", [".tar"])
+
+
+def test_a_manifest_may_name_images_elsewhere(files, toy):
+    table = ["path,label"]
+    for number in range(6):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((20, 20), 40 * number, np.uint8)).save(stream, "png")
+        put(f"memory://b/{number}.png", stream.getvalue())
+        table.append(f"memory://b/{number}.png,{'ab'[number % 2]}")
+    (files / "m.csv").write_text("\n".join(table))
+    data = {"name": "manifest", "path": str(files / "m.csv"), "split": None, "label": "label"}
+    plan = api.plan(toy(data=data, run={"batch_size": 4}))
+    assert (plan.data.count, plan.data.channels, plan.data.classes) == (6, 3, ("a", "b"))
+    items = construct(plan.spec.data)
+    assert [(int(items[n].image.max()), items[n].label) for n in range(6)] == [(40 * n, n % 2) for n in range(6)]
+    put(
+        "memory://b/m.csv", "\n".join(table).replace("memory://b/", "").encode()
+    )  # an address itself, with names beside it
+    beside = construct(api.plan(toy(data={**data, "path": "memory://b/m.csv"}, run={"batch_size": 4})).spec.data)
+    assert [int(beside[n].image.max()) for n in range(6)] == [40 * n for n in range(6)]

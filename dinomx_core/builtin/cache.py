@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Lock
 
 from dinomx_core.errors import DataError
 
@@ -17,7 +16,6 @@ LOOKS, KEPT = 1 / 64, 3 / 4  # shares of the bound: fetched by a process before 
 ABANDONED = 86400.0  # seconds after which a draft has nobody who writes it
 NAME = 80  # last letters of a file's own name that its name in the cache ends with
 _fetched = 0  # bytes since this process looked at the folder
-_lock = Lock()
 
 
 def folder() -> Path:
@@ -106,12 +104,10 @@ def came(size: int) -> None:
     """Note so many fetched bytes, and make room when there were many. Every process looks for itself, so the folder may for a while
     hold a little more than its bound."""
     global _fetched
-    with _lock:
-        _fetched += size
-        if _fetched < LOOKS * bound():
-            return
+    _fetched += size
+    if _fetched >= LOOKS * bound():
         _fetched = 0
-    make_room(bound())
+        make_room(bound())
 
 
 def make_room(limit: int) -> None:

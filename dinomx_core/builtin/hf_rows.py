@@ -3,14 +3,13 @@
 import hashlib
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dinomx_core.builtin.columns import Column, in_order
-from dinomx_core.builtin.looking import Look, evenly, look
+from dinomx_core.builtin.looking import Look, look
 from dinomx_core.builtin.remote import is_url, local
 from dinomx_core.builtin.sources import HfDataset
 from dinomx_core.declare.reading import Plane
@@ -195,5 +194,4 @@ def part_of(datasets: Any, found: dict[str, Any], name: str, split: str) -> Any:
 
 def look_at(rows: Rows) -> Look:
     """What some images are like."""
-    numbers: Sequence[int] = evenly(len(rows))
-    return look(lambda index: rows.read(index)[0], numbers, len(rows), rows.options.channels)
+    return look(lambda index: rows.read(index)[0], len(rows), len(rows), rows.options.channels)

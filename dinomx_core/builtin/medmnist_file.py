@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dinomx_core.builtin import cache
-from dinomx_core.builtin.looking import Look, evenly, look
+from dinomx_core.builtin.looking import Look, look
 from dinomx_core.builtin.remote import local, stamp
 from dinomx_core.builtin.sources import MedMnist
 from dinomx_core.declare.reading import Plane
@@ -124,4 +124,4 @@ def unpacked(file: Path, member: str, state: str) -> np.ndarray:
 
 def look_at(arrays: Arrays) -> Look:
     """What some images are like."""
-    return look(arrays.read, evenly(len(arrays)), len(arrays), arrays.options.channels)
+    return look(arrays.read, len(arrays), len(arrays), arrays.options.channels)

@@ -148,11 +148,12 @@ def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str
     if item.channels is not None:
         notes["channels"] = list(item.channels)
     if source is None:
+        notes["axes"] = "CHW"
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(item.image.numpy()), allow_pickle=False)
         image = ("npy", stream.getvalue())
     else:
-        image = (ending_of(source), bytes_of(source))
+        image = (ending_of(Path(source)), bytes_of(Path(source)))
     return [image, ("json", json.dumps(notes).encode())]
 
 
@@ -167,7 +168,9 @@ def bytes_of(file: Path) -> bytes:
 def ending_of(file: Path) -> str:
     """How a file's name ends, a compression's ending included: "nii.gz"."""
     last = file.suffix.lower()
-    return (Path(file.stem).suffix.lower() + last if last in (".gz", ".bz2", ".xz") else last).removeprefix(".")
+    return (Path(file.stem).suffix.lower() + last if last in (".gz", ".bz2", ".xz") else last).removeprefix(
+        "."
+    ) or "bin"
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -6,10 +6,8 @@ import itertools
 import os
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from dinomx_core.builtin import cache
@@ -43,8 +41,9 @@ LOGIN = {
     "adlfs": "set AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
     "huggingface_hub": "set HF_TOKEN",
 }
-_known: OrderedDict[str, tuple[float, str]] = OrderedDict()  # URL -> when it was looked up, and its state then
-_lock = Lock()
+_known: dict[
+    str, tuple[float, str]
+] = {}  # URL -> when it was looked up, and its state then; no lock, which a fork could copy held
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -61,8 +60,7 @@ def local(url: str | os.PathLike[str], key: str = "path") -> Path:
         return Path(url)
     if here := HERE.match(text):
         return Path(text[here.end() :])
-    with _lock:
-        seen = _known.get(text)
+    seen = _known.get(text)
     if seen and time.monotonic() - seen[0] < LOOK_AGAIN and (file := cache.find(seen[1], text)):
         return file
     fs, path = filesystem(text, key)
@@ -75,11 +73,9 @@ def local(url: str | os.PathLike[str], key: str = "path") -> Path:
 
 def remember(url: str, state: str) -> None:
     """Keep what was found out about an object for a while."""
-    with _lock:
-        _known[url] = (time.monotonic(), state)
-        _known.move_to_end(url)
-        if len(_known) > REMEMBERED:
-            _known.popitem(last=False)
+    if len(_known) >= REMEMBERED:
+        _known.clear()
+    _known[url] = (time.monotonic(), state)
 
 
 def looked_up(fs: Any, path: str, url: str, key: str) -> tuple[str, int | None]:

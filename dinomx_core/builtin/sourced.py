@@ -46,10 +46,11 @@ class ShardsData(Dataset):
     def __getitem__(self, index: int) -> Item:
         sample = self.samples.read(index)
         group, own = int(self.samples.groups[index]), sample.notes.get("channels")
+        packed = 0 if own else self.samples.facts.get("channels", 0)
         item = item_of(
             sample.plane,
             sample.id,
-            self.options.channels,
+            self.options.channels or packed,
             int(self.samples.labels[index]),
             id=sample.id,
             group=self.samples.group_names[group] if group >= 0 else "",

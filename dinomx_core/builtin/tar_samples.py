@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from dinomx_core.builtin.columns import Column, gathered, in_order
-from dinomx_core.builtin.looking import Look, evenly, look
+from dinomx_core.builtin.looking import Look, look
 from dinomx_core.builtin.remote import exists, is_url, listing, local
 from dinomx_core.builtin.sources import Shards
 from dinomx_core.builtin.tar_index import CLASSES, TarIndex, indexed
@@ -48,11 +48,12 @@ class Samples:
         self.options = options
         self.tars = tars_of(options.path)
         self.facts = facts_of(self.tars)
-        self.reader, self.endings = reader_of(options)
+        self.reader, endings = reader_of(options, bool(self.facts))
+        self.own_arrays = options.reader is None or f".{ARRAY}" not in options.reader.component.suffixes
         labels = [options.label] if options.label else [CLASSES, "label"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             indexes = pool.map(lambda tar: indexed(tar, [*labels, options.group]), self.tars)
-            parts = [Part.of(tar, index, self.endings) for tar, index in zip(self.tars, indexes)]
+            parts = [Part.of(tar, index, endings) for tar, index in zip(self.tars, indexes)]
         self.unreadable = tuple(fault for part in parts for fault in part.faults)
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
         if not len(self):
@@ -98,11 +99,8 @@ class Samples:
         kind = self.kinds[self.kind[index]]
         data = self._bytes(index, 0)
         try:
-            plane = (
-                array_plane(data)
-                if kind.rpartition(".")[2] == ARRAY
-                else self._decoded(data, f"{self.id(index)}.{kind}")
-            )
+            own = kind.rpartition(".")[2] == ARRAY and (self.own_arrays or notes.get("axes") == "CHW")
+            plane = array_plane(data) if own else self._decoded(data, f"{self.id(index)}.{kind}")
             full = notes.get("full")
             plane = attrs.evolve(
                 plane,
@@ -114,7 +112,8 @@ class Samples:
         return Sample(str(notes.get("id") or self.id(index)), plane, notes)
 
     def _decoded(self, data: bytes, name: str) -> Plane:
-        assert self.reader is not None  # else its endings are not among `endings`
+        if self.reader is None:
+            raise DataError("needs a reader; name one")
         stream = io.BytesIO(data)
         stream.name = name
         return self.reader.read(stream)
@@ -171,7 +170,8 @@ class Part:
 
     @classmethod
     def of(cls, tar: str, index: TarIndex, endings: Sequence[str]) -> "Part":
-        """The samples that have a file of one of the endings."""
+        """The samples that have a file of one of the endings; () is any but `.json`."""
+        endings = endings or tuple(kind for kind in index.kinds if kind != "json")
         try:
             files = index.files_of(endings)
         except DataError as error:
@@ -245,10 +245,11 @@ def facts_of(tars: Sequence[str]) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def reader_of(options: Shards) -> tuple[PlaneReader | None, tuple[str, ...]]:
-    """The reader, and the endings of images, which are the reader's and `.npy`. Raises DataError for one that reads paths only."""
+def reader_of(options: Shards, packed: bool) -> tuple[PlaneReader | None, tuple[str, ...]]:
+    """The reader, and the endings of images: the reader's and `.npy`, or in tars that were `packed` any, (). Raises DataError for a reader
+    that reads paths only."""
     if options.reader is None:
-        return None, (options.image.lower() or ARRAY,)
+        return None, (options.image.lower(),) if options.image else () if packed else (ARRAY,)
     component = options.reader.component
     if not component.streams:
         raise DataError(
@@ -259,6 +260,8 @@ def reader_of(options: Shards) -> tuple[PlaneReader | None, tuple[str, ...]]:
     endings = (*(suffix.removeprefix(".") for suffix in component.suffixes), ARRAY)
     if options.image:
         endings = (options.image.lower().removeprefix("."),)
+    elif packed:
+        endings = ()
     elif len(endings) == 1:
         raise DataError(
             f'missing: "{component.name}" does not say how its files end; give the ending of images', "image"
@@ -278,6 +281,4 @@ def look_at(samples: Samples) -> Look:
     """What some samples are like; of tars at URLs those of the first one, so that no more is fetched."""
     count = int(samples.starts[1]) if is_url(samples.tars[0]) else len(samples)
     given = samples.options.channels
-    return look(
-        lambda index: samples.read(index).plane, evenly(count), len(samples), given, samples.facts.get("channels", 0)
-    )
+    return look(lambda index: samples.read(index).plane, count, len(samples), given, samples.facts.get("channels", 0))
