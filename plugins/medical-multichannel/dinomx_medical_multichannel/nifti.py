@@ -82,7 +82,11 @@ class NiftiReader(PlaneReader):
             raise DataError("is read from a path only; unpack the files that hold it")
         volume = self._volume(file)
         options = self.options
-        time, number = divmod(frame, volume.count(options.axis))
+        count = volume.count(options.axis)
+        frames = count * (volume.times if options.fourth == "frames" else 1)
+        if not 0 <= frame < frames:
+            raise DataError(f"has no slice {frame}; there are {frames} ({options.axis})")
+        time, number = divmod(frame, count)
         pixels = volume.slices(options.axis, number)
         if options.fourth == "frames":
             pixels = pixels[time : time + 1]

@@ -197,6 +197,14 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, volume):
         reader.read(stream)
 
 
+def test_a_slice_that_is_not_there_is_told(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6, 2), np.uint8), np.eye(4)), tmp_path / "x.nii")
+    with pytest.raises(DataError, match=r"^has no slice 6; there are 6 \(axial\)$"):
+        NiftiReader(Nifti()).read(tmp_path / "x.nii", 6)
+    with pytest.raises(DataError, match=r"^has no slice 12; there are 12 \(axial\)$"):
+        NiftiReader(Nifti(fourth="frames")).read(tmp_path / "x.nii", 12)
+
+
 def test_a_volume_is_decompressed_once_and_by_one_thread(tmp_path, monkeypatch, volume):
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "x.nii.gz")
     opened = []

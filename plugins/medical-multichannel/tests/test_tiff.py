@@ -100,6 +100,34 @@ def test_many_channels_are_read_and_picked(save):
     assert index.faults == ("x.tif: channels: there is no channel 200; it has 200, counted from 0",)
 
 
+def test_an_image_of_several_files_is_read_once(tmp_path):
+    data = some((2, 2, 20, 30))  # channels, depths
+    names = ["a.ome.tif", "b.ome.tif"]
+    planes_of = "".join(
+        f'<TiffData FirstC="{c}" FirstZ="{z}" IFD="{z}" PlaneCount="1"><UUID FileName="{names[c]}">urn:uuid:{c}</UUID></TiffData>'
+        for c in range(2)
+        for z in range(2)
+    )
+    for number, name in enumerate(names):
+        about = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{number}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="30" SizeY="20" SizeZ="2" SizeC="2" SizeT="1">'
+            f'<Channel ID="C:0"/><Channel ID="C:1"/>{planes_of}</Pixels></Image></OME>'
+        )
+        how = {"photometric": "minisblack", "metadata": None, "compression": "zlib"}
+        tifffile.imwrite(tmp_path / name, data[number], description=about, **how)
+    files = [tmp_path / name for name in names]
+    index = index_tiff(Tiff(), files)
+    assert [stack.planes for stack in index.stacks] == [((0, 0), (0, 1))]
+    assert index.notes == ("1 files are parts of images that begin in other files, and are read with those",)
+    reader = TiffReader(Tiff())
+    for depth in range(2):
+        for region in (None, (3, 4, 5, 6)):
+            top, left, height, width = region or (0, 0, 20, 30)
+            pixels = reader.read(files[0], depth, region).pixels
+            np.testing.assert_array_equal(pixels, data[:, depth, top : top + height, left : left + width])
+
+
 def test_axes_can_be_said(save):
     data = some((6, 20, 30))
     file = save(data, photometric="minisblack")
