@@ -55,6 +55,14 @@ def test_the_config_is_kept_verbatim(toy, tmp_path):
     assert result.folder.name == "c"
 
 
+def test_tables_from_python_are_kept_with_their_recipe(toy):
+    config = {"recipe": "dinov1-small", **toy(run={"name": "x"}, backbone={"name": None}, loss=None, teacher=None)}
+    plan = api.plan(config)
+    assert plan.source.text.startswith('"recipe" = "dinov1-small"\n') and config["recipe"] == "dinov1-small"
+    again = api.plans_of(plan.source)[0]  # as other processes read it
+    assert [(v.key, v.value) for v in again.values] == [(v.key, v.value) for v in plan.values]
+
+
 def test_the_export_opens_with_transformers_and_gives_the_teachers_features(toy):
     result = api.run(toy())
     the_plan = api.plan(toy(run={"name": "again"}))

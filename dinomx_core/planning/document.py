@@ -206,9 +206,10 @@ def _stages(document: Document) -> dict[str, Document]:
 
 
 def _with_recipe(document: Document, registry: Registry, above: tuple[str, ...]) -> Document:
-    recipe = document.data.pop("recipe", None)
-    if recipe is None:
+    if "recipe" not in document.data:
         return document
+    recipe = document.data["recipe"]
+    document = Document({key: value for key, value in document.data.items() if key != "recipe"}, document.places)
     place = document.place(("recipe",))
     if not isinstance(recipe, str):
         raise ConfigError([Problem(f"expected the name of a recipe, got {recipe!r}", "recipe", place)])

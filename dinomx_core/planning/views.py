@@ -11,6 +11,7 @@ from dinomx_core.declare.facts import (
 )
 from dinomx_core.planning.plan import Further
 from dinomx_core.planning.report import Report
+from dinomx_core.planning.walk import chosen_parts
 
 
 def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | None) -> None:
@@ -50,11 +51,12 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
             )
         for request in loss.component.requests(loss.options):
             if request.masking == "replace" and shape and not shape.masks:
-                options = report.spec.backbone.options
-                key = "backbone.mask_token" if hasattr(options, "mask_token") else "backbone.name"
+                parts = chosen_parts({"backbone": report.spec.backbone})  # the backbone, and one inside of it
+                able = [".".join(path) for path, part in parts if hasattr(part.options, "mask_token")]
+                key = f"{able[0]}.mask_token" if able else "backbone.name"
                 remedy = "take another backbone, or a loss that needs none"
-                if hasattr(options, "mask_token"):
-                    remedy = "set backbone.mask_token = true"
+                if able:
+                    remedy = f"set {key} = true"
                 elif hasattr(loss.options, "masked"):
                     remedy = f"set loss.{label}.masked = false, or take another backbone"
                 report.refuse(f"has no mask token, which loss.{label} needs; {remedy}", key)
