@@ -82,7 +82,7 @@ def init(
     path: a folder, manifest, tar, .npz or data set on disk. out: the file (default: NAME.toml). steps: 0: by the number of images.
     domain: which augmentation; "": a guess. Raises DataError where there is nothing to train on, ConfigError for a file that is there.
     """
-    from dinomx_core.planning.propose.propose import Asked, propose
+    from dinomx_core.builtin.propose.propose import Asked, propose
 
     asked = Asked(str(path), Path(out) if out is not None else None, steps, domain, overwrite)
     return propose(asked, discover(plugins), env, list(plugins))

@@ -23,7 +23,7 @@ STYLE = """
   --paper: #14171a; --ink: #e4e8ec; --faint: #98a3ad; --line: #333a41; --bar: #6aa5e0; --warn: #37300f; --edge: #b58a00;
 } }
 * { box-sizing: border-box; overflow-wrap: anywhere }
-body { margin: 0 auto; max-width: 1280px; padding: 24px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
+body { margin: 0 auto; max-width: 1360px; padding: 24px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 22px; margin: 0 0 4px }
 h2 { font-size: 17px; margin: 32px 0 8px }
 p, figcaption { color: var(--faint); margin: 4px 0 }
@@ -35,7 +35,11 @@ td:first-child:not(:last-child) { color: var(--faint); white-space: nowrap; widt
 pre { border: 1px solid var(--line); padding: 10px; white-space: pre-wrap }
 .row { border-top: 1px solid var(--line); padding: 10px 0 16px }
 .row > b { font-weight: 500 }
-.strip { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; margin-top: 6px }
+.strip, .crops { display: flex; gap: 12px; align-items: flex-start; margin-top: 6px }
+.crops { flex-wrap: wrap; margin: 0 }
+.whole { width: 300px; flex: none }
+.whole img { max-height: 340px }
+@media (max-width: 800px) { .strip { flex-wrap: wrap } }
 figure { margin: 0 }
 img { display: block; max-width: 100% }
 .crop { image-rendering: pixelated; border: 3px solid; box-sizing: content-box }
@@ -78,7 +82,8 @@ def pictures(report: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     yield f"<h2>What the model will see</h2><p>{escape(report['rule'])}</p>"
     for row in rows:
         yield f'<div class="row"><b>{escape(row.title)}</b><div class="strip">'
-        yield f'<figure><img src="{embedded(row.whole)}" alt="whole image"><figcaption>whole image</figcaption></figure>'
+        whole = f'<img src="{embedded(row.whole)}" alt="whole image">'
+        yield f'<figure class="whole">{whole}<figcaption>whole image</figcaption></figure><div class="crops">'
         for name, picture, colour in row.crops:
             side = 200 if name.startswith("global") else 130
             scale = side / max(picture.size)
@@ -88,7 +93,7 @@ def pictures(report: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
                 f'<figure><img class="crop" style="{size};border-color:{colour}" src="{embedded(picture)}" '
                 f'alt="{escape(name)}"><figcaption>{escape(told)}</figcaption></figure>'
             )
-        yield "</div></div>"
+        yield "</div></div></div>"
 
 
 def embedded(picture: Image.Image) -> str:

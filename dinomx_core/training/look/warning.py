@@ -52,8 +52,8 @@ def intensities(report: dict[str, Any]) -> Iterator[str]:
             )
     if (middle := report["middle"]) and report["bounded"] and middle[1] - middle[0] < USED:
         yield (
-            f"the middle 98% of the pixels use {middle[0]:.2g} to {middle[1]:.2g} of 0..1: pictures are flat, and changes of brightness weigh "
-            "too much; choose a narrower range or window, or percentiles"
+            f"the middle 98% of the pixels use {middle[0]:.2g} to {middle[1]:.2g} of 0..1: pictures are flat, and changes of "
+            "brightness weigh too much; choose a narrower range or window, or percentiles"
         )
     suggested, ours = report["suggested"], report["configured"]
     if suggested and ours:
