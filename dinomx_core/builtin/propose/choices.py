@@ -12,9 +12,10 @@ from dinomx_core.declare.discover import Registry
 from dinomx_core.errors import ConfigError, PluginError, Problem
 
 DOMAINS = ("ct", "mri", "xray", "microscopy", "multispectral", "natural")
-FULL = {"uint8": (0.0, 255.0), "bool": (0.0, 1.0), "uint16": (0.0, 65535.0)}
+FULL = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 HU, WINDOW = "HU", (-160.0, 240.0)  # the window "soft-tissue"
-MANY_BANDS, SPARSE = 8, 8  # channels from which a picture is multispectral; bits that a uint16 leaves empty
+MANY_BANDS = 8  # more channels are bands
+SPARSE = 8  # numbers that use less than an eighth of their range need another intensity than the whole of it
 CPU_CROP, GPU_CROP, LOCAL = 96, 224, 96 / 224  # largest crops, and local ones in proportion
 SMALLEST, BIG = 16, 40  # global crops of fewer pixels have no local ones; of more, larger patches
 
@@ -58,13 +59,14 @@ def is_byte(looked: Looked) -> bool:
 def intensity_of(looked: Looked, registry: Registry) -> tuple[Table | None, tuple[float, float], str]:
     """The table [intensity] (None: the default does), which numbers are about black and white then, and a note."""
     seen, names = looked.info.sampled, registry.names("intensity")
-    if seen is None or seen.full or seen.kind in ("uint8", "bool"):
-        return None, (seen.full if seen and seen.full else FULL.get(seen.kind if seen else "uint8", (0.0, 255.0))), ""
-    if seen.kind.startswith("float") and seen.low >= 0 and seen.high <= 1:
-        return None, (0.0, 1.0), ""
+    if seen is None or seen.kind in ("uint8", "bool"):
+        return None, FULL["uint8"], ""
     if seen.units == HU and "window" in names and seen.low < WINDOW[1] and seen.high > WINDOW[0]:
         why = "numbers are HU; others: lung, mediastinum, bone, brain, liver"
         return Table("intensity", {"name": "window", "windows": ["soft-tissue"]}, {"windows": why}), WINDOW, ""
+    full = seen.full or ((0.0, 1.0) if seen.kind.startswith("float") and seen.low >= 0 and seen.high <= 1 else None)
+    if full and (seen.high - seen.low) * SPARSE >= full[1] - full[0]:
+        return None, full, ""
     if "percentiles" in names:
         pixels = np.concatenate([plane.pixels.ravel() for plane in looked.planes]).astype(np.float64)
         ends = (float(np.percentile(pixels, 0.5)), float(np.percentile(pixels, 99.5)))
@@ -117,9 +119,10 @@ def backbone_of(recipe: str, patch: int, machine: Machine, registry: Registry) -
     return Table("backbone", sizes, {"width": "a ViT-S", "init_std": "1 / sqrt(width)"})
 
 
-def recipe_of(registry: Registry) -> str:
-    """The recipe for small data. Raises PluginError where there is none."""
-    for name in ("dinov2-small", "dinov1-small"):
+def recipe_of(registry: Registry, local: int) -> str:
+    """The recipe for small data; where images are too small for local crops they are for masks, too. Raises PluginError where there is
+    none."""
+    for name in ("dinov2-small", "dinov1-small") if local else ("dinov1-small", "dinov2-small"):
         if name in registry.names("recipe"):
             return name
     raise PluginError("no method is installed: pip install dinomx-dinov2")

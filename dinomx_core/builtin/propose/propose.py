@@ -13,7 +13,7 @@ from dinomx_core.builtin.propose.choices import Table
 from dinomx_core.builtin.propose.found import Found, find
 from dinomx_core.builtin.propose.machine import Machine, machine_of
 from dinomx_core.builtin.propose.pixels import Looked, look_at
-from dinomx_core.builtin.propose.text import toml
+from dinomx_core.builtin.propose.text import literal, toml
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, Problem
@@ -136,9 +136,12 @@ class Writer:
     def mended(self, error: ConfigError) -> bool:
         """Leave out what the plan refuses, where training goes without it."""
         keys = {problem.key for problem in error.problems}
-        if self.measured and any(key.startswith("evaluate") or key.endswith("part") for key in keys):
+        parts = [
+            problem for problem in error.problems if problem.key.startswith("evaluate") or problem.key == "data.part"
+        ]
+        if self.measured and parts:
             self.measured = False
-            self.notes.append(f"no k-NN on held-out images: {error.problems[0].message}")
+            self.notes.append(f"no k-NN on held-out images: {parts[0].message}")
             return True
         if "run.batch_size" in keys and self.batch > 2:
             self.batch //= 2
@@ -161,8 +164,8 @@ class Writer:
 
     def text(self) -> str:
         """The config as it stands."""
-        recipe = choices.recipe_of(self.registry)
         size, local, patch = choices.crops_of(self.looked.side, self.machine)
+        recipe = choices.recipe_of(self.registry, local)
         intensity, ends, note = choices.intensity_of(self.looked, self.registry)
         augmentation, missing = choices.augmentation_of(
             self.domain, self.why, self.looked, size, local, ends, self.registry
@@ -177,7 +180,9 @@ class Writer:
             tables.append(Table("loss.dino", {"local_view": ""}))
         if self.measured:
             tables.append(self.knn())
-        heading = [f"Written by `dinomx init` from {self.asked.path}: {line}" for line in list(self.seen())[:1]]
+        heading = [
+            f"Written by `dinomx init` from {literal(self.asked.path)}: {line}" for line in list(self.seen())[:1]
+        ]
         return toml(
             heading, recipe, "self-distillation of class tokens and of masked patches" * ("v2" in recipe), tables
         )
@@ -188,7 +193,8 @@ class Writer:
         steps = self.asked.steps or min(max(PASSES * self.looked.info.count // self.batch, few), most)
         passes = steps * self.batch / self.looked.info.count
         precision = "bf16" if self.machine.bf16 else "float32"
-        fits = "fits the GPU's memory" if self.machine.gpu else "fits this CPU"
+        full = self.batch == BATCH[self.machine.gpu] or 4 * self.batch <= self.looked.info.count
+        fits = f"fits this {'GPU' if self.machine.gpu else 'CPU'}" if full else "no more than half of the images"
         where = "GPU with bf16 units" if self.machine.bf16 else "GPU without bf16 units" if self.machine.gpu else "CPU"
         return Table(
             "run", {"steps": steps, "batch_size": self.batch, "precision": precision},

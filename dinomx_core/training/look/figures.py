@@ -44,14 +44,16 @@ class Histogram:
     def quantile(self, share: float, channel: int | None = None) -> float:
         """The number that so large a share lies below, to the width of a bin; of all channels together where none is named."""
         counts = self.counts.sum(0) if channel is None else self.counts[channel]
-        place = int(np.searchsorted(counts.cumsum(), share * counts.sum(), "left"))
+        place = int(np.searchsorted(counts.cumsum(), max(share * counts.sum(), 1), "left"))
         return self.low + self.width * min(place, BINS - 1)
 
-    def bars(self, channel: int, low: float, high: float) -> list[int]:
-        """Counts of a channel in `BARS` bars from `low` to `high`."""
-        middles = self.low + self.width * (np.arange(BINS) + 0.5)
-        counts, _ = np.histogram(middles, BARS, (low, high), weights=self.counts[channel].astype(np.float64))
-        return [int(count) for count in counts]
+    def bars(self, channel: int, low: float, high: float) -> dict[str, Any]:
+        """Counts of a channel from about `low` to `high` in `BARS` bars at most, of as many bins each, and where these begin and end."""
+        first, last = (min(max(int((end - self.low) / self.width), 0), BINS - 1) for end in (low, high))
+        together = -(-(last + 1 - first) // BARS)
+        counts = [int(self.counts[channel, n : n + together].sum()) for n in range(first, last + 1, together)]
+        start = self.low + first * self.width
+        return {"low": start, "high": start + len(counts) * together * self.width, "counts": counts}
 
 
 class Moments:
@@ -100,8 +102,7 @@ def of_channels(histogram: Histogram, moments: Moments, names: Sequence[str]) ->
             continue
         low, high = (float(ends[channel]) for ends in (moments.low, moments.high))
         p1, p50, p99 = (min(max(histogram.quantile(share, channel), low), high) for share in (0.01, 0.5, 0.99))
-        edges = shown(histogram, channel, low, high)
-        told = {"low": edges[0], "high": edges[1], "counts": histogram.bars(channel, *edges)}
+        told = histogram.bars(channel, *shown(histogram, channel, low, high))
         mean, std = (rounded(values)[channel] for values in (moments.mean, moments.std))
         result.append(
             {
@@ -115,5 +116,5 @@ def shown(histogram: Histogram, channel: int, low: float, high: float) -> tuple[
     """From where to where a histogram is shown: all, or all but a thousandth at each end where these are far away."""
     first, last = (histogram.quantile(share, channel) for share in (0.001, 0.999))
     if last - first < 0.5 * (high - low) and last > first:
-        return first, last + histogram.width
-    return low, max(high, low + histogram.width)
+        return first, last
+    return low, high

@@ -86,7 +86,10 @@ class Measured:
                 "height": spread(heights), "width": spread(widths),
                 "commonest": [{"height": h, "width": w, "images": n} for (h, w), n in self.sizes.most_common(COMMONEST)],
             },
-            "channels": {"count": self.info.channels, "names": list(self.info.names), "images": dict(sorted(self.channels.items()))},
+            "channels": {
+                "count": self.info.channels, "names": list(self.info.names),
+                "images": {str(channels): images for channels, images in sorted(self.channels.items())},
+            },
             "numbers": {
                 "in_files": self.info.sampled.kind if self.info.sampled else "", "as_read": dict(self.kinds),
                 "units": {units or "none": count for units, count in self.units.items()},

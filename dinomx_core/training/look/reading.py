@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import attrs
@@ -50,13 +51,13 @@ def see(data: Dataset, intensity: Intensity | None, index: int) -> Seen:
         item = data[index]
     except DataError as error:
         return Seen(index, fault=str(error))
-    before = flat(item.image)
+    before, own = flat(item.image), replace(item, image=item.image.clone())  # an intensity may work in place
     if before.dtype.kind == "f" and not np.isfinite(before).all():
         return Seen(index, fault=f"{item.id}: holds pixels that are not finite numbers")
     if intensity is None:
         return Seen(index, item, before, None, digest_of(item.image))
     try:
-        after = intensity(item).image
+        after = intensity(own).image
     except DataError as error:
         return Seen(index, item, before, None, digest_of(item.image), f"{item.id}: {error}")
     return Seen(index, item, before, flat(to_float(after)), digest_of(item.image))

@@ -34,9 +34,7 @@ class WindowIntensity(Intensity):
     def __call__(self, item: Item) -> Item:
         """(C, H, W) -> (windows * C, H, W)."""
         image = declared(item, self.options)
-        return replaced(
-            item, torch.cat([scaled(image.clone(), *bounds).clamp_(0, 1) for bounds in self.options.bounds])
-        )
+        return replaced(item, torch.cat([scaled(image, *bounds).clamp_(0, 1) for bounds in self.options.bounds]))
 
 
 class PercentilesIntensity(Intensity):
