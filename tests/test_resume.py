@@ -419,7 +419,8 @@ def test_a_figure_that_is_not_there_is_refused_at_the_first_evaluation(toy):
     config = config_of(toy, "run")
     config["checkpoint"] = {"keep_best": "knn/accuracy@999"}
     with pytest.raises(
-        ConfigError, match='checkpoint.keep_best: there is no figure "knn/accuracy@999"; there are: knn/accuracy@5, knn/balanced_accuracy@5, knn/auroc@5'
+        ConfigError,
+        match='checkpoint.keep_best: there is no figure "knn/accuracy@999"; there are: knn/accuracy@5, knn/balanced_accuracy@5, knn/auroc@5',
     ):
         api.run(config)
 

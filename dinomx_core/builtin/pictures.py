@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dinomx_core.builtin.index_cache import index_of
 from dinomx_core.declare.reading import Index, Plane, PlaneReader, Sampled, Stack, one_plane_each
 from dinomx_core.errors import DataError
 
@@ -202,7 +203,7 @@ def stacks_of(options: Any, files: Sequence[Path]) -> Index:
     component = options.reader.component
     if component.index is None:
         return one_plane_each(files)
-    found = component.index(options.reader.options, files)
+    found = index_of(component, options.reader.options, files)
     if not found.stacks:
         first = f"; the first: {found.faults[0]}" if found.faults else ""
         raise DataError(f'the reader "{component.name}" finds no image in {len(files)} files{first}', "path")

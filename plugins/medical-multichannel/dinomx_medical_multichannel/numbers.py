@@ -145,7 +145,8 @@ def check_zscore(options: ZScore, draft: Draft) -> Problems:
     for name in ("mean", "std"):
         values = getattr(options, name)
         if options.of == "given" and len(values) not in (1, channels):
-            problems.append((name, f'of = "given" needs 1 or {channels} numbers, got {len(values)}'))
+            wanted = "one number" if channels == 1 else f"1 or {channels} numbers"
+            problems.append((name, f'of = "given" needs {wanted}, got {len(values)}'))
         elif options.of != "given" and values:
             problems.append((name, f'is for of = "given", not "{options.of}"'))
     if (options.of == "group") != bool(options.statistics):
