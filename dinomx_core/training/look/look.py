@@ -105,9 +105,12 @@ def report_of(subject: Subject, measured: Measured, count: int, naming: Naming, 
 
 def described(chosen: Any) -> str:
     """A component with those of its options that are not their defaults."""
-    table, fields = attrs.asdict(chosen.options), attrs.fields(type(chosen.options))
-    told = [f"{f.name} = {table[f.name]}" for f in fields if table[f.name] not in (f.default, "", [], None)]
-    told = [text for text in told if "Factory" not in text]
+    told = []
+    for field in attrs.fields(type(chosen.options)):
+        value, default = getattr(chosen.options, field.name), field.default
+        default = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+        if value not in (default, "", []) and isinstance(value, (str, int, float, list)):
+            told.append(f"{field.name} = {json.dumps(value)}")
     return chosen.component.name + (f" ({', '.join(told)})" if told else "")
 
 

@@ -85,7 +85,7 @@ def pictures(report: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
         whole = f'<img src="{embedded(row.whole)}" alt="whole image">'
         yield f'<figure class="whole">{whole}<figcaption>whole image</figcaption></figure><div class="crops">'
         for name, picture, colour in row.crops:
-            side = 200 if name.startswith("global") else 130
+            side = 190 if name.startswith("global") else 110
             scale = side / max(picture.size)
             size = f"width:{round(picture.width * scale)}px;height:{round(picture.height * scale)}px"
             told = f"{name}, {picture.width} x {picture.height} px"
@@ -137,8 +137,8 @@ def chart(channel: dict[str, Any]) -> str:
         if (height := (TALL - 4) * sqrt(count / most))
     )
     ends = (
-        f'<text x="0" y="{TALL + 14}">{escape(figure(histogram["low"]))}</text>'
-        f'<text x="{WIDE}" y="{TALL + 14}" text-anchor="end">{escape(figure(histogram["high"]))}</text>'
+        f'<text x="0" y="{TALL + 14}">{figure(max(histogram["low"], channel["min"]))}</text>'
+        f'<text x="{WIDE}" y="{TALL + 14}" text-anchor="end">{figure(min(histogram["high"], channel["max"]))}</text>'
     )
     axis = f'<line x1="0" x2="{WIDE}" y1="{TALL}" y2="{TALL}"/>'
     told = f"channel {channel['name']}: mean {figure(channel['mean'])}, std {figure(channel['std'])}"

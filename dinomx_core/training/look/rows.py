@@ -95,7 +95,9 @@ def row(title: str, item: Item, views: dict[str, list[Crop]], how: Preprocessing
             colour = COLOURS[len(crops) % len(COLOURS)]
             top, left, height, width = (value * scale for value in crop.box)
             ends = (left, top, min(left + abs(width), size[0]) - 1, min(top + abs(height), size[1]) - 1)
-            drawing.rectangle(ends, outline=colour, width=3 if name == "global" else 2)
+            wide = 3 if name == "global" else 2
+            drawing.rectangle((ends[0] - 1, ends[1] - 1, ends[2] + 1, ends[3] + 1), outline="black", width=wide + 2)
+            drawing.rectangle(ends, outline=colour, width=wide)
             crops.append((f"{name} {number + 1}", shown.picture(plain(crop, how), crop.channels), colour))
     return Row(title, whole, tuple(crops))
 

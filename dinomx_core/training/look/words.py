@@ -7,8 +7,13 @@ LISTED = 6  # channels, sizes, classes in one line
 
 
 def figure(value: float) -> str:
-    """A number of four digits."""
-    return f"{value:.4g}"
+    """A number of five digits."""
+    return f"{value:.5g}"
+
+
+def ends(spread: dict[str, int]) -> str:
+    """Smallest and largest, or one number where they are the same."""
+    return f"{spread['min']} to {spread['max']}" if spread["min"] < spread["max"] else str(spread["min"])
 
 
 def listed(values: list[str]) -> str:
@@ -32,10 +37,7 @@ def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     sizes = report["sizes"]
     for axis in ("height", "width"):
-        yield (
-            axis,
-            f"{sizes[axis]['min']} to {sizes[axis]['max']} px, in the middle {sizes[axis]['median']}",
-        )
+        yield axis, ends(sizes[axis]) + f" px, median {sizes[axis]['median']}"
     yield (
         "sizes",
         listed([f"{size['width']} x {size['height']} ({size['images']})" for size in sizes["commonest"]])
@@ -62,7 +64,7 @@ def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "classes", listed([f"{entry['name']} ({entry['images']})" for entry in report["classes"]])
     if report["groups"]["count"]:
         groups = report["groups"]
-        yield "groups", f"{groups['count']}, of {groups['min']} to {groups['max']} measured images"
+        yield "groups", f"{groups['count']}, each of {ends(groups)} measured images"
     copies = report["duplicates"]
     yield "copies", f"{copies['images']} images are pixel for pixel as another that was measured"
     yield "speed", f"{figure(report['images_per_second'])} images a second, read and measured by 4 threads"
