@@ -16,12 +16,11 @@ import attrs
 from dinomx_core.api_data import init, measure, pack
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry, discover
-from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.folders import find_model
 from dinomx_core.planning import document
 from dinomx_core.planning.document import to_toml
-from dinomx_core.planning.origin import data_reader, described
+from dinomx_core.planning.origin import Reading, data_reading, described_reading
 from dinomx_core.planning.plan import Env, Plan, Source
 from dinomx_core.planning.planner import make_plan
 from dinomx_core.planning.reader import to_spec
@@ -244,7 +243,7 @@ def embed(
 
     job = EmbedJob(str(source), str(data), str(out), tokens, batch_size, shard_size, overwrite, path_column, pool)
     modules = [plugin.__name__ for plugin in plugins]
-    opened = Embedder(lambda: reader_of(source, plugins), lambda: model_of(source, plugins))
+    opened = Embedder(lambda: reading_of(source, plugins), lambda: model_of(source, plugins))
     return start(job, opened, processes, modules, progress)
 
 
@@ -257,12 +256,12 @@ def model_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Model:
     return Model.of_plan(plan_alone(source, plugins))
 
 
-def reader_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Chosen:
-    """What reads files of the kind that a model was trained on, or that a config's data are. Raises DataError."""
+def reading_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Reading:
+    """How files become images of the kind that a model was trained on, or that a config's data are. Raises DataError."""
     if Path(source).is_file():
         found = plan_alone(source, plugins)
-        return data_reader(found.spec, found.registry)
-    return described(find_model(Path(source), "teacher"), "reader", discover(plugins))
+        return data_reading(found.spec, found.registry)
+    return described_reading(find_model(Path(source), "teacher"), discover(plugins))
 
 
 def plan_alone(config: str | Path, plugins: Iterable[ModuleType]) -> Plan:

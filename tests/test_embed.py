@@ -142,7 +142,9 @@ def test_shares_of_several_processes_are_the_shards_of_one(model, pictures, tmp_
         monkeypatch.setattr("dinomx_core.planning.plan.os.sched_getaffinity", lambda _: range(9), raising=False)
         world = World(3, rank, rank, 3, "torchrun", "")
         done.append(
-            share(job, Source(lambda: api.reader_of(model), lambda: api.model_of(model)), world, None, None)["finished"]
+            share(job, Source(lambda: api.reading_of(model), lambda: api.model_of(model)), world, None, None)[
+                "finished"
+            ]
         )
         if not done[-1]:
             assert "embedded" not in about(tmp_path / "e")

@@ -61,7 +61,7 @@ def test_the_export_opens_with_transformers_and_gives_the_teachers_features(toy)
     parts = build(the_plan)
     parts.teacher.network.load_state_dict(final(result.folder, "teacher"))
     item = parts.data[3]
-    pixels = preprocess(item, the_plan.preprocessing, 1)[None]
+    pixels = preprocess(item, the_plan.preprocessing)[None]
     with torch.no_grad():
         ours = parts.teacher.network.backbone(pixels)
         theirs = AutoModel.from_pretrained(result.export, add_pooling_layer=False)(pixels).last_hidden_state

@@ -20,7 +20,7 @@ class PicturesData(Dataset):
         self.pictures = pictures
         self.reader: PlaneReader = construct(options.reader)
         self.streams = options.reader.component.streams
-        self.channels = options.channels or channels_of(look(pictures, self.reader).channels, 0)
+        self.channels = options.channels or channels_of(look(pictures, self.reader).channels, options)
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -15,8 +15,8 @@ class Pictured:
     reader: Chosen = slot("reader", "image", "what decodes the files")
     channels: int = option(
         0,
-        "0: as the files have them, but three for grey and colour; 1: grey, colour becomes its luma; 3: grey becomes three equal "
-        "channels; else: so many must be there",
+        "0: as the files have them, but three for grey and colour of the reader `image`; 1: grey, colour becomes its luma; 3: grey "
+        "becomes three equal channels; else: so many must be there",
         check=not_negative,
     )
     neighbours: int = option(

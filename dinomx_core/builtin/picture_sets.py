@@ -24,15 +24,16 @@ def info_of(pictures: Pictures, options: Pictured) -> DataInfo:
     """What pictures hold, some of them opened. Raises DataError where they do not fit the options."""
     seen = look(pictures, construct(options.reader))
     return DataInfo(
-        len(pictures), channels_of(seen.channels, options.channels), pictures.classes, pictures.notes, pictures.digest,
+        len(pictures), channels_of(seen.channels, options), pictures.classes, pictures.notes, pictures.digest,
         unreadable=pictures.faults, sampled=seen.sampled, names=pictures.names,
     )  # fmt: skip
 
 
-def channels_of(found: dict[int, str], wanted: int) -> int:
+def channels_of(found: dict[int, str], options: Pictured) -> int:
     """Channels of images of a data set, some of which have so many (each with an example). Raises DataError where they do not mix."""
+    wanted = options.channels
     if not wanted:
-        if set(found) <= {1, 3}:
+        if set(found) <= {1, RGB} and (len(found) > 1 or options.reader.component.colour):
             return RGB
         if len(found) == 1:
             return next(iter(found))

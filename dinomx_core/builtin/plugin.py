@@ -285,7 +285,7 @@ def dinomx_intensities():
 @hookimpl
 def dinomx_readers():
     suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy")
-    yield Reader("image", ImageFiles, "dinomx_core.builtin.image_reader:ImageReader", suffixes=suffixes)
+    yield Reader("image", ImageFiles, "dinomx_core.builtin.image_reader:ImageReader", suffixes=suffixes, colour=True)
 
 
 @hookimpl

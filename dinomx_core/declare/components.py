@@ -164,7 +164,8 @@ class Dataset(Component):
 class Reader(Component):
     """Decodes image files. `suffixes`: endings of its files' names, in lower case; () where names say nothing. `index(options, files)`
     says what planes files hold, with what cannot be read left out and told; None: one plane each, and nothing is looked up. `folders`:
-    a "file" is a folder of that name. `streams`: reads opened files, too, not only paths.
+    a "file" is a folder of that name. `streams`: reads opened files, too, not only paths. `colour`: of common
+    pictures, among which grey ones become colour unless a data set's options say otherwise.
 
     Built as `build(options)` -> `declare.reading.PlaneReader`, without torch.
     """
@@ -174,6 +175,7 @@ class Reader(Component):
     index: Callable[[Any, Sequence[Path]], Index] | None = attrs.field(default=None, kw_only=True)
     folders: bool = attrs.field(default=False, kw_only=True)
     streams: bool = attrs.field(default=True, kw_only=True)
+    colour: bool = attrs.field(default=False, kw_only=True)
 
 
 def as_many(options: Any, channels: int) -> int:

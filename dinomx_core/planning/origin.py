@@ -19,7 +19,7 @@ from dinomx_core.errors import DataError, OtherChannels, OtherFamily, PluginErro
 from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in
 from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.spec import RunSpec
-from dinomx_core.planning.walk import chosen_parts
+from dinomx_core.planning.walk import as_table, chosen_parts
 
 SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
          "channels": "number of channels", "prefix": "number of tokens before the patches"}  # fmt: skip
@@ -82,13 +82,46 @@ def described(folder: Path, kind: str, registry: Registry) -> Chosen:
         raise DataError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from None
 
 
-def data_reader(spec: RunSpec, registry: Registry) -> Chosen:
-    """What reads files of the kind that a run is trained on: its data's first reader, or that of common images."""
+@attrs.frozen
+class Reading:
+    """How files become images: the reader, slices before and after that are channels, too, and where an image has a file a channel, what
+    tells these files apart, or the manifest's columns of them."""
+
+    reader: Chosen
+    neighbours: int = 0
+    stack: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether an image is made of more than a file's one plane."""
+        return bool(self.neighbours or self.stack or self.columns)
+
+    def table(self) -> dict[str, Any]:
+        """As a description keeps it."""
+        return {
+            "name": self.reader.component.name, "options": as_table(self.reader.options), "neighbours": self.neighbours,
+            "stack": list(self.stack), "columns": list(self.columns),
+        }  # fmt: skip
+
+
+def data_reading(spec: RunSpec, registry: Registry) -> Reading:
+    """How a run's files become images: as its data, or the first of a mixture, say, or one common picture a file."""
     for _, chosen in chosen_parts(spec.data):
-        if chosen.component.kind == "reader":
-            return chosen
+        options = chosen.options
+        if isinstance(reader := getattr(options, "reader", None), Chosen):
+            columns = tuple(getattr(options, "columns", ()))
+            several = columns if len(columns) > 1 else ()
+            return Reading(reader, getattr(options, "neighbours", 0), tuple(getattr(options, "stack", ())), several)
     component = registry.find("reader", "image")
-    return Chosen("reader", component, component.options())
+    return Reading(Chosen("reader", component, component.options()))
+
+
+def described_reading(folder: Path, registry: Registry) -> Reading:
+    """The same of a checkpoint or export. Raises DataError."""
+    reader = described(folder, "reader", registry)
+    about = json.loads((folder / DESCRIPTION).read_text("utf-8"))["reader"]
+    return Reading(reader, about["neighbours"], tuple(about["stack"]), tuple(about["columns"]))
 
 
 def rebuilt(registry: Registry, kind: str, table: dict[str, Any]) -> Chosen:

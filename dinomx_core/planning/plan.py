@@ -184,3 +184,8 @@ class Plan:
         }
         result["values"] = {value.key: {"value": value.value, "source": value.source} for value in self.values}
         return result
+
+
+def units_of(plan: Plan) -> str:
+    """Units of the numbers of a plan's images, "" where they have none."""
+    return plan.data.sampled.units if plan.data.sampled else ""

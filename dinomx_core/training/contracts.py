@@ -19,6 +19,7 @@ from dinomx_core.declare.facts import (
     Preprocessing,
     Request,
 )
+from dinomx_core.errors import DataError
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.flow import Crop, Item, Tokens, Views
 from dinomx_core.training.streams import Stream
@@ -47,6 +48,13 @@ class Intensity(ABC):
     def __call__(self, item: Item) -> Item:
         """The item with pixels that are uint8 or uint16 over the type's range, or float32. Raises DataError where its numbers mean
         nothing to it."""
+
+    def of(self, item: Item) -> Item:
+        """The same; an error names the item."""
+        try:
+            return self(item)
+        except DataError as error:
+            raise DataError(f"{item.id}: {error}" if item.id else str(error)) from None
 
 
 class Augmentation(ABC):
@@ -246,7 +254,8 @@ class Encoder:
     preprocessing: Preprocessing
     channels: int
     parallelism: Parallelism  # every process evaluates; what takes long may be divided
-    encode: Callable[[Iterable[Item]], Tokens]
+    prepare: Callable[[Item], Item]  # an image as it was read -> one of known meaning and channels; DataError names it
+    encode: Callable[[Iterable[Item]], Tokens]  # prepared images -> tokens
     unreadable: Callable[[list[str], int], None]  # told what could not be read of so many images
     seen: dict[Any, Any] = field(default_factory=dict)  # features that evaluators of one round share
 

@@ -97,11 +97,7 @@ class TrainingImages(TorchDataset):
 
     def read(self, first: int, further: int) -> Item:
         """The image that stands in after so many that could not be read, in numbers of a known meaning. Raises DataError naming it."""
-        item = self.data[self.positions.after(first, further)]
-        try:
-            return self.intensity(item)
-        except DataError as error:
-            raise DataError(f"{item.id}: {error}") from None
+        return self.intensity.of(self.data[self.positions.after(first, further)])
 
 
 class Unreadable:

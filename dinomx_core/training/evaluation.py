@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -19,11 +20,9 @@ from dinomx_core.training.pixels import chosen, normalise, resize, to_float
 READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 
 
-def preprocess(item: Item, how: Preprocessing, channels: int) -> torch.Tensor:
-    """An image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised. Grey becomes colour, or
-    colour grey, where the model has so many `channels`."""
-    (high, wide), some = how.crop, item.channels
-    image = to_channels(item.image, channels) if some is None else item.image
+def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
+    """A prepared image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised."""
+    (high, wide), some, image = how.crop, item.channels, item.image
     height, width = image.shape[-2:]
     scale = max(high / height, wide / width) * how.resize / min(how.crop)
     image = resize(image, (max(high, round(height * scale)), max(wide, round(width * scale))))
@@ -45,8 +44,8 @@ def make_encoder(
     narrow = torch.float64 if next(backbone.parameters()).dtype == torch.float64 else torch.float32
 
     def encode(items: Iterable[Item]) -> Tokens:
-        items = [intensity(item) for item in items]
-        pixels = torch.stack([preprocess(item, how, channels) for item in items]).to(device, narrow)
+        items = list(items)
+        pixels = torch.stack([preprocess(item, how) for item in items]).to(device, narrow)
         some = items[0].channels
         which = None if some is None else torch.tensor([item.channels for item in items], device=device)
         modes = [(module, module.training) for module in backbone.modules()]
@@ -58,7 +57,16 @@ def make_encoder(
             for module, training in modes:
                 module.training = training
 
-    return Encoder(backbone, how, channels, parallelism, encode, unreadable)
+    def prepare(item: Item) -> Item:
+        made = intensity.of(item)
+        if made.channels is not None:
+            return made
+        try:
+            return replace(made, image=to_channels(made.image, channels))
+        except DataError as error:
+            raise DataError(f"{item.id}: {error}" if item.id else str(error)) from None
+
+    return Encoder(backbone, how, channels, parallelism, prepare, encode, unreadable)
 
 
 def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str], int], None]) -> dict[str, float]:
@@ -75,13 +83,15 @@ def evaluate(parts: Parts, labels: Iterable[str], unreadable: Callable[[list[str
     return figures
 
 
-def read_ahead(data: Dataset, fault: Callable[[str], None], indices: Iterable[int]) -> Iterator[tuple[int, Item]]:
-    """Some of a data set's items with their indices, in order, read by a few threads ahead of their use; `fault` is told of those
-    that cannot be read."""
+def read_ahead(
+    data: Dataset, prepare: Callable[[Item], Item], fault: Callable[[str], None], indices: Iterable[int]
+) -> Iterator[tuple[int, Item]]:
+    """Some of a data set's items with their indices, in order, read and prepared by a few threads ahead of their use; `fault` is told of
+    those that cannot be read."""
     with ThreadPoolExecutor(READERS) as pool:
         waiting: deque[tuple[int, Future[Item]]] = deque()
         for index in indices:
-            waiting.append((index, pool.submit(data.__getitem__, index)))
+            waiting.append((index, pool.submit(lambda index: prepare(data[index]), index)))
             if len(waiting) > READ_AHEAD:
                 yield from _read(*waiting.popleft(), fault)
         while waiting:
@@ -122,7 +132,8 @@ def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.
         features.append(encoder.encode(batch).features.float().cpu())
         batch.clear()
 
-    for index, item in read_ahead(data, faults.append, range(parallelism.rank, len(data), parallelism.world_size)):
+    mine = range(parallelism.rank, len(data), parallelism.world_size)
+    for index, item in read_ahead(data, encoder.prepare, faults.append, mine):
         if item.label is not None:
             if batch and batch[0].channels != item.channels:
                 flush()

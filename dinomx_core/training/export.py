@@ -17,8 +17,8 @@ from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, newest_whole, steps_in, write_folder
-from dinomx_core.planning.origin import data_reader, describe
-from dinomx_core.planning.plan import Plan
+from dinomx_core.planning.origin import data_reading, describe
+from dinomx_core.planning.plan import Plan, units_of
 from dinomx_core.planning.walk import as_table
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import Parts
@@ -48,7 +48,8 @@ def description(parts: Parts) -> dict[str, Any]:
         "image_size": max(plan.preprocessing.crop),
         "preprocessing": as_table(plan.preprocessing),
         "intensity": named_table(plan.spec.intensity),
-        "reader": named_table(data_reader(plan.spec, plan.registry)),
+        "units": units_of(plan),
+        "reader": data_reading(plan.spec, plan.registry).table(),
         "strategies": [
             {"label": chosen.label, "name": chosen.component.name, "options": as_table(chosen.options)}
             for chosen in plan.spec.strategies.values()

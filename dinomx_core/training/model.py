@@ -16,8 +16,8 @@ from dinomx_core.declare.reading import PlaneReader
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError
 from dinomx_core.folders import DESCRIPTION
-from dinomx_core.planning.origin import data_reader, describe, described
-from dinomx_core.planning.plan import Plan
+from dinomx_core.planning.origin import Reading, data_reading, describe, described, described_reading
+from dinomx_core.planning.plan import Plan, units_of
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.build import build_backbone
 from dinomx_core.training.construct import construct
@@ -32,16 +32,16 @@ class Model:
     """What `dinomx_core.load` returns.
 
     `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes; `intensity` says what their
-    numbers mean, `reader` (a picked component) reads files of the kind that it was trained on; `about` is what its folder says of it.
+    numbers mean, `reading` how files of the kind that it was trained on become images; `about` is what its folder says of it.
     """
 
     def __init__(
-        self, backbone: Backbone, preprocessing: Preprocessing, channels: int, intensity: Chosen, reader: Chosen,
+        self, backbone: Backbone, preprocessing: Preprocessing, channels: int, intensity: Chosen, reading: Reading,
         about: dict[str, Any],
     ):  # fmt: skip
         self.backbone, self.preprocessing, self.channels, self.about = backbone.eval(), preprocessing, channels, about
-        self.intensity, self.reader = intensity, reader
-        self._reader: PlaneReader = construct(reader)
+        self.intensity, self.reading = intensity, reading
+        self._reader: PlaneReader = construct(reading.reader)
         self._encoder = self._make_encoder(torch.device("cpu"))
 
     def _make_encoder(self, device: torch.device) -> Encoder:
@@ -55,8 +55,8 @@ class Model:
         about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         how = about["preprocessing"]
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
-        intensity, reader = (described(folder, kind, registry) for kind in ("intensity", "reader"))
-        return cls(opened(origin, folder, network), preprocessing, origin.channels, intensity, reader, about)
+        intensity, reading = described(folder, "intensity", registry), described_reading(folder, registry)
+        return cls(opened(origin, folder, network), preprocessing, origin.channels, intensity, reading, about)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Model":
@@ -68,8 +68,8 @@ class Model:
             plan.preprocessing,
             plan.data.channels,
             plan.spec.intensity,
-            data_reader(plan.spec, plan.registry),
-            {},
+            data_reading(plan.spec, plan.registry),
+            {"units": units_of(plan)},
         )
 
     def to(self, device: torch.device) -> "Model":
@@ -79,20 +79,31 @@ class Model:
         return self
 
     def __call__(self, images: Sequence[str | Path | Image.Image | np.ndarray | torch.Tensor]) -> Tokens:
-        """Tokens of a list of images: file paths, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."""
+        """Tokens of a list of images: file paths, PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W); of arrays and tensors in
+        the units that the model was trained on."""
         if isinstance(images, (str, Path)) or len(images) == 0:
             raise DataError("expected a list of one or more images")
-        return self.encode([self._read(image) for image in images])
+        return self.encode([self.prepare(self._read(image)) for image in images])
 
     def encode(self, items: Sequence[Item]) -> Tokens:
-        """Tokens of items of a data set."""
+        """Tokens of prepared images."""
         return self._encoder.encode(items)
 
+    def prepare(self, item: Item) -> Item:
+        """An image as it was read -> one of known meaning and channels. Raises DataError naming it."""
+        return self._encoder.prepare(item)
+
     def _read(self, image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Item:
+        units = self.about.get("units", "")  # arrays have none of their own
         if isinstance(image, torch.Tensor):
-            return Item(image)
+            return Item(image, units=units)
         if not isinstance(image, (str, Path)):
-            return Item(from_pillow(image) if isinstance(image, Image.Image) else from_array(np.array(image)))
+            pixels = from_pillow(image) if isinstance(image, Image.Image) else from_array(np.array(image))
+            return Item(pixels, units=units)
+        if self.reading.several:
+            raise DataError(
+                f"{image}: this model's images are made of several planes or files; give them as arrays, or use embed"
+            )
         try:
             plane = self._reader.read(Path(image))
         except DataError as error:

@@ -39,7 +39,7 @@ def main(folder: Path) -> int:
 
                 embed = EmbedJob(**job["embed"])
                 source = EmbedSource(
-                    lambda: api.reader_of(embed.source, plugins), lambda: api.model_of(embed.source, plugins)
+                    lambda: api.reading_of(embed.source, plugins), lambda: api.model_of(embed.source, plugins)
                 )
                 share(embed, source, world, watch, None)
                 return 0

@@ -18,10 +18,10 @@ from dinomx_core.builtin.manifest import (
     read_manifest,
 )
 from dinomx_core.builtin.picture_options import ImageFolder
-from dinomx_core.builtin.picture_sets import find_folder
+from dinomx_core.builtin.picture_sets import find_folder, texts
 from dinomx_core.builtin.pictures import Pictures, arrange, as_text
-from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError
+from dinomx_core.planning.origin import Reading
 
 ID, LABEL, GROUP, EMBEDDING, COUNT = "id", "label", "group", "embedding", "count"
 PLURALS = {ID: "ids", LABEL: "labels", EMBEDDING: "embeddings", COUNT: "counts"}  # their names in a .npz file
@@ -62,31 +62,53 @@ class Images:
             check_files(self.manifest)
 
 
-def find_images(data: Path, path_column: str, reader: Chosen) -> Images:
-    """What a path means: a manifest (.csv, .jsonl, .parquet) or a folder, whose files a reader reads. Raises DataError when there is
+def find_images(data: Path, path_column: str, reading: Reading) -> Images:
+    """What a path means: a manifest (.csv, .jsonl, .parquet) or a folder, whose files become images as told. Raises DataError when there is
     nothing to read."""
     if is_manifest(data):
-        return in_manifest(read_manifest(data, path_column or "path"), reader)
+        if reading.columns and path_column:
+            raise DataError(
+                f"the model's images are files of the columns {named(reading.columns)}; leave it out",
+                "path_column",
+            )
+        return in_manifest(read_manifest(data, path_column or (reading.columns or ("path",))[0]), reading)
     if data.is_file():
         kinds = ", ".join(READERS)
         raise DataError(f'"{data}" is a file of another kind; name a folder of images or a manifest ({kinds})', "path")
     if path_column:
         raise DataError(f'"{data}" is a folder, and --path-column is of manifests; leave it out', "path_column")
-    pictures = find_folder(ImageFolder(path=str(data), reader=reader))
+    if reading.columns:
+        raise DataError(
+            f'"{data}" is a folder, and the model\'s images are files of several columns; give a manifest with {named(reading.columns)}',
+            "path",
+        )
+    folder = ImageFolder(
+        path=str(data), reader=reading.reader, neighbours=reading.neighbours, stack=list(reading.stack)
+    )
+    pictures = find_folder(folder)
     labels = tuple("" if label < 0 else pictures.classes[label] for label in pictures.labels.tolist())
     ids = tuple(as_text(pictures.id(image)) for image in range(len(pictures)))
     return Images(pictures, ids, labels, {}, pictures.digest, None)
 
 
-def in_manifest(manifest: Manifest, reader: Chosen) -> Images:
+def in_manifest(manifest: Manifest, reading: Reading) -> Images:
     """The images of a manifest's rows: one each, or all that a row's file holds, each with the row's columns."""
-    root, files = manifest.file.parent, manifest.paths
-    arranged = arrange(ImageFolder(path="", reader=reader), [[root / file for file in files]])
-    row = arranged.planes[:, 0, 0]
+    if reading.stack:
+        raise DataError(
+            f"the model's images are files told apart by {named(reading.stack)}; give the folder that holds them",
+            "path",
+        )
+    paths = [manifest.paths, *(texts(manifest, name, "path") for name in reading.columns[1:])]
+    root, files, rows = manifest.file.parent, tuple(path for column in paths for path in column), len(manifest.paths)
+    options = ImageFolder(path="", reader=reading.reader, neighbours=reading.neighbours)
+    arranged = arrange(options, [[root / file for file in column] for column in paths])
+    row: Any = arranged.planes[:, reading.neighbours, 0] % rows
     none: Any = np.full(len(row), -1, np.int32)
-    pictures = Pictures(root, files, arranged.planes, none, (), none, (), faults=arranged.faults)
+    pictures = Pictures(
+        root, files, arranged.planes, none, (), none, (), faults=arranged.faults, own=reading.neighbours
+    )
     columns = manifest.columns
-    if reader.component.index is not None:
+    if reading.reader.component.index is not None:
         columns = {name: [values[n] for n in row.tolist()] for name, values in
                    ((name, plain(column)) for name, column in columns.items())}  # fmt: skip
     ids = tuple(pictures.id(image) for image in range(len(pictures)))

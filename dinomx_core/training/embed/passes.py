@@ -58,7 +58,7 @@ class Passes:
         if torch.cuda.is_available():
             device = torch.device("cuda", local_rank % torch.cuda.device_count())
         self.model, self.take = model.to(device), TAKE[job.tokens]
-        self.data = EmbeddedImages(images, construct(model.reader))
+        self.data = EmbeddedImages(images, construct(model.reading.reader))
         gpu = device.type == "cuda"
         threads = max(1, Env.here().cores // here)
         self.batch_size = job.batch_size or (BATCH if gpu else CPU_BATCH)
@@ -91,7 +91,7 @@ class Passes:
             batch.clear()
             items.clear()
 
-        for row, item in read_ahead(self.data, texts.append, rows):
+        for row, item in read_ahead(self.data, self.model.prepare, texts.append, rows):
             read.add(row)
             batch.append(row)
             items.append(item)

@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 
 from dinomx_core.builtin.manifest import pyarrow
-from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, Stopped
+from dinomx_core.planning.origin import Reading
 from dinomx_core.planning.world import World
 from dinomx_core.training.embed.folder import POOLED, About, EmbedFolder, check_folder, clear_drafts, write_whole
 from dinomx_core.training.embed.images import Images, check_columns, find_images
@@ -26,9 +26,9 @@ KEPT = "whole shards are kept, and the same command goes on with the others"
 
 @attrs.frozen
 class Source:
-    """What embeds: the reader of the files that it was trained on, which is found quickly, and the model."""
+    """What embeds: how the files become images that it was trained on, which is found quickly, and the model."""
 
-    reader: Callable[[], Chosen]
+    reading: Callable[[], Reading]
     model: Callable[[], Model]
 
 
@@ -44,7 +44,7 @@ def share(
 
 def prepared(job: EmbedJob, source: Source, world: World | None) -> Images:
     """The images of a job. Raises what can be refused without the model."""
-    images = find_images(Path(job.data), job.path_column, source.reader())
+    images = find_images(Path(job.data), job.path_column, source.reading())
     check_columns(images, job.pool, job.place.suffix == ".npz")
     if not job.is_file:
         pyarrow()
@@ -82,7 +82,8 @@ def to_file(job: EmbedJob, images: Images, model: Model, progress: Tell | None) 
     with Passes(model, images, job, None) as passes:
         shape = write_whole(job.place, lambda draft: WRITERS[job.place.suffix](draft, frames(), dict))
     pooled = told(pool, job.out) if pool else None
-    return result(len(images) - len(faults), shape, [text for _, text in faults], pooled)
+    texts = [*images.pictures.faults, *(text for _, text in faults)]
+    return result(len(images) - len(faults), shape, texts, pooled)
 
 
 def to_folder(
@@ -144,7 +145,7 @@ def finish(folder: EmbedFolder, images: Images, column: str, may_be_last: bool) 
     facts = [one for one in found if one is not None]
     embedded = sum(one["images"] for one in facts)
     unreadable = [(row, text) for one in facts for row, text in one["unreadable"]]
-    texts = [text for _, text in unreadable]
+    texts = [*images.pictures.faults, *(text for _, text in unreadable)]
     if len(facts) < folder.shards or not may_be_last:
         return result(embedded, (), texts, None, finished=False)
     if not embedded:

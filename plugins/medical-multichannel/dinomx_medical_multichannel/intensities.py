@@ -10,14 +10,16 @@ from dinomx_core import DataError
 from dinomx_core.training.contracts import Intensity
 from dinomx_core.training.flow import Item, replaced
 from dinomx_core.training.pixels import scaled
-from dinomx_medical_multichannel.numbers import Declared, Log, Percentiles, Window, ZScore
+from dinomx_medical_multichannel.numbers import HU, Declared, Log, Percentiles, Window, ZScore
 
 LEAST = 1e-6  # of a spread that is divided by
 
 
 def declared(item: Item, options: Declared) -> Tensor:
-    """The image's numbers in their units, float32. Raises DataError where some are not finite."""
+    """The image's numbers in their units, float32. Raises DataError where some are not finite, or the file says other units."""
     image = item.image.float()
+    if options.units and item.units not in ("", options.units):
+        raise DataError(f"the file says that its numbers are {item.units}, not {options.units}")
     if (options.slope, options.intercept) != (1.0, 0.0):
         image = image * options.slope + options.intercept
     if not bool(torch.isfinite(image).all()):
@@ -32,7 +34,10 @@ class WindowIntensity(Intensity):
         self.options = options
 
     def __call__(self, item: Item) -> Item:
-        """(C, H, W) -> (windows * C, H, W)."""
+        """(C, H, W) -> (windows * C, H, W). Raises DataError for numbers that are not in the units of named windows."""
+        units = self.options.units or item.units
+        if self.options.windows and units != HU:
+            raise DataError(f"its numbers {f'are {units}' if units else 'have no units'}, and the windows are in HU")
         image = declared(item, self.options)
         return replaced(item, torch.cat([scaled(image, *bounds).clamp_(0, 1) for bounds in self.options.bounds]))
 

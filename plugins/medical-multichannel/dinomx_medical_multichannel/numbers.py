@@ -12,7 +12,7 @@ WINDOWS = {
     "brain": (40.0, 80.0), "subdural": (75.0, 215.0), "stroke": (40.0, 40.0), "liver": (60.0, 160.0),
     "angiography": (300.0, 600.0), "temporal-bone": (600.0, 2800.0),
 }  # fmt: skip
-HU = "HU"
+HU, RGB = "HU", 3
 Problems = list[tuple[str, str]]
 
 
@@ -116,6 +116,14 @@ def check_window(options: Window, draft: Draft) -> Problems:
     problems = check_declared(options, draft)
     if not options.bounds:
         problems.append(("windows", f"name some ({', '.join(WINDOWS)}), or give ranges"))
+    if len(options.bounds) > 1 and draft.data.channels == RGB * len(options.bounds):
+        made = draft.data.channels
+        problems.append(
+            (
+                "windows",
+                f"{len(options.bounds)} windows of {RGB} channels each make {made}; set data.channels = 1 for grey images",
+            )
+        )
     seen = draft.data.sampled
     units = options.units or (seen.units if seen else "")
     if options.windows and units != HU:

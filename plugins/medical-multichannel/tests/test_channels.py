@@ -210,7 +210,7 @@ def test_an_export_opens_without_this_project(toy, name, word):
     from dinomx_core.training.evaluation import preprocess
     from dinomx_core.training.flow import Item
 
-    pixels = torch.stack([preprocess(Item(image), how, 3) for image in images])
+    pixels = torch.stack([preprocess(Item(image), how) for image in images])
     assert mean.shape == std.shape == (3,)
     names = {
         "AutoModel": AutoModel,

@@ -34,17 +34,28 @@ def test_windows_are_monais_scaling_by_centre_and_width(ct, name):
     centre, width = WINDOWS[name]
     low, high = centre - width / 2, centre + width / 2
     theirs = ScaleIntensityRange(low, high, 0, 1, clip=True)(ct)
-    torch.testing.assert_close(made(name="window", windows=[name])(Item(ct)).image, torch.as_tensor(theirs))
+    torch.testing.assert_close(made(name="window", windows=[name])(Item(ct, units="HU")).image, torch.as_tensor(theirs))
 
 
 def test_several_windows_are_channels_and_shifted_numbers_are_moved_back(ct):
-    seen = made(name="window", windows=["lung", "bone"], ranges=[[-160.0, 240.0]])(Item(ct)).image
+    seen = made(name="window", windows=["lung", "bone"], ranges=[[-160.0, 240.0]])(Item(ct, units="HU")).image
     assert seen.shape == (3, 32, 32)
     for channel, bounds in zip(seen, ((-1350, 150), (-500, 1500), (-160, 240))):
         torch.testing.assert_close(channel, ((ct[0] - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1))
     stored = (ct.round() + 32768).to(torch.int32).to(torch.uint16)
     shifted = made(name="window", windows=["lung"], intercept=-32768.0, units="HU")(Item(stored)).image
-    torch.testing.assert_close(shifted, made(name="window", windows=["lung"])(Item(ct.round())).image)
+    torch.testing.assert_close(shifted, made(name="window", windows=["lung"])(Item(ct.round(), units="HU")).image)
+
+
+def test_images_of_other_units_are_refused_one_by_one(ct):
+    for units, message in (
+        ("", "its numbers have no units, and the windows are in HU"),
+        ("OD", "its numbers are OD, and"),
+    ):
+        with pytest.raises(DataError, match=message):
+            made(name="window", windows=["lung"])(Item(ct, units=units))
+    with pytest.raises(DataError, match="the file says that its numbers are OD, not HU"):
+        made(name="window", windows=["lung"], units="HU")(Item(ct, units="OD"))
 
 
 def test_percentiles_are_monais_a_channel_and_of_what_counts():
