@@ -103,6 +103,24 @@ def test_coordinates_and_boxes_are_found(tmp_path):
     assert guess_columns(tmp_path / "m.csv", boxed)[0] == {"box": ["x", "y", "w", "h"]}
 
 
+def test_columns_that_nothing_tells_of_are_named(tmp_path):
+    columns = {"path": ["a"], "state": ["x"], "age": [1]}
+    assert guess_columns(tmp_path / "m.csv", columns) == (
+        {}, ['columns "state", "age" are not used; set data.label or data.group if one holds classes or patients'],
+    )  # fmt: skip
+
+
+def test_labelled_images_without_a_held_out_part_are_told(images):
+    images(pets())
+    api.pack(written("pets")[0] | {"data": {"name": "image-folder", "path": "pets"}}, "tars")
+    config, done = written("tars")
+    assert config["data"] == {"name": "shards", "path": "tars"} and "evaluate" not in config
+    expected = (
+        "there are labels, but no held-out part is known: name one in [evaluate.knn] to see how good features are"
+    )
+    assert done["notes"] == [expected]
+
+
 def test_sub_folders_of_patients_are_groups_and_no_classes(images):
     images([f"scans/patient-{p:02}/{n}.png" for p in range(5) for n in range(4)])
     config, done = written("scans")
@@ -218,7 +236,7 @@ def test_where_nothing_can_be_held_out_only_the_evaluation_is_left_out(images):
 def test_a_gpu_gets_a_larger_model_and_bf16_where_it_has_it(images, monkeypatch):
     from dinomx_core.builtin.propose import machine
 
-    images([f"big/{n}.png" for n in range(300)], (300, 300, 3))
+    images([f"big/{n}.png" for n in range(300)], (300, 300, 3), high=1)
     monkeypatch.setattr(machine, "gpu", lambda: (80e9, 9.0))
     env = attrs.evolve(Env.here(), device="cuda", cores=16, gpus=1)
     done = api.init("big", env=env)

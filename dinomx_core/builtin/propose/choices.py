@@ -56,7 +56,7 @@ def is_byte(looked: Looked) -> bool:
     return bool(looked.info.sampled and looked.info.sampled.kind in ("uint8", "bool"))
 
 
-def intensity_of(looked: Looked, registry: Registry) -> tuple[Table | None, tuple[float, float], str]:
+def intensity_of(looked: Looked, domain: str, registry: Registry) -> tuple[Table | None, tuple[float, float], str]:
     """The table [intensity] (None: the default does), which numbers are about black and white then, and a note."""
     seen, names = looked.info.sampled, registry.names("intensity")
     if seen is None or seen.kind in ("uint8", "bool"):
@@ -71,7 +71,10 @@ def intensity_of(looked: Looked, registry: Registry) -> tuple[Table | None, tupl
         pixels = np.concatenate([plane.pixels.ravel() for plane in looked.planes]).astype(np.float64)
         ends = (float(np.percentile(pixels, 0.5)), float(np.percentile(pixels, 99.5)))
         why = f"{seen.kind} from {seen.low:g} to {seen.high:g}: each image's own 0.5% and 99.5% become 0 and 1"
-        return Table("intensity", {"name": "percentiles"}, {"name": why}), ends, ""
+        values: dict[str, Any] = {"name": "percentiles"}
+        if domain == "multispectral":
+            values["by_channel"] = False
+        return Table("intensity", values, {"name": why, "by_channel": "a spectrum keeps its shape"}), ends, ""
     note = f"numbers are {seen.kind} without a declared range: pip install {PACKAGE} for windows and percentiles"
     if seen.kind == "uint16" and seen.high >= 65536 / SPARSE:
         return None, FULL["uint16"], ""

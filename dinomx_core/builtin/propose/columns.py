@@ -64,6 +64,12 @@ def guess_columns(file: Path, columns: Mapping[str, Sequence[Any]]) -> tuple[dic
         notes.append(f"data.side = {SIDE} px around each centre is a guess; set what your objects need")
     if (mask := one_of(columns, MASKS)) and mask != paths:
         table["mask"] = mask
+    used = {paths, *(name for value in table.values() for name in (value if isinstance(value, list) else [value]))}
+    rest = [name for name in columns if name not in used and not any(f'"{name}"' in note for note in notes)]
+    if rest and not {"label", "group"} <= set(table):
+        notes.append(
+            f"columns {named(rest)} are not used; set data.label or data.group if one holds classes or patients"
+        )
     return table, notes
 
 

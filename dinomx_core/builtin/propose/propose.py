@@ -107,6 +107,10 @@ class Writer:
         self.notes: list[str] = []
         self.measured = bool(found.held) and len(looked.info.classes) > 1
         self.batch = self.first_batch()
+        if len(looked.info.classes) > 1 and not found.held:
+            self.notes.append(
+                "there are labels, but no held-out part is known: name one in [evaluate.knn] to see how good features are"
+            )
         self.domain, self.why = choices.domain_of(looked, found.reader, asked.domain)
 
     def first_batch(self) -> int:
@@ -166,7 +170,7 @@ class Writer:
         """The config as it stands."""
         size, local, patch = choices.crops_of(self.looked.side, self.machine)
         recipe = choices.recipe_of(self.registry, local)
-        intensity, ends, note = choices.intensity_of(self.looked, self.registry)
+        intensity, ends, note = choices.intensity_of(self.looked, self.domain, self.registry)
         augmentation, missing = choices.augmentation_of(
             self.domain, self.why, self.looked, size, local, ends, self.registry
         )
