@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dinomx_core.arguments import AsJson, Config, Out, Settings
+from dinomx_core.cli_data import data, init
 from dinomx_core.errors import ConfigError, DinomxError, Problem
 from dinomx_core.planning.world import started
 
@@ -20,12 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[Path, typer.Argument(help="TOML file of the run", show_default=False)]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set optimizer.lr=1e-4")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder that holds run folders (instead of run.out)")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+app.add_typer(data, name="data")
+app.command()(init)
 
 
 @app.callback()

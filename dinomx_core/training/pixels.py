@@ -20,8 +20,8 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def scaled(image: Tensor, low: float, high: float) -> Tensor:
-    """float32 in which `low` is 0 and `high` is 1."""
-    return image.float().sub_(low).div_(high - low)
+    """float32 in which `low` is 0 and `high` is 1; the image itself stays as it is."""
+    return image.float().sub(low).div_(high - low)
 
 
 def chosen(values: Sequence[float], channels: Sequence[int] | None) -> Sequence[float]:

@@ -39,9 +39,7 @@ class WindowIntensity(Intensity):
         if self.options.windows and units != HU:
             raise DataError(f"its numbers {f'are {units}' if units else 'have no units'}, and the windows are in HU")
         image = declared(item, self.options)
-        return replaced(
-            item, torch.cat([scaled(image.clone(), *bounds).clamp_(0, 1) for bounds in self.options.bounds])
-        )
+        return replaced(item, torch.cat([scaled(image, *bounds).clamp_(0, 1) for bounds in self.options.bounds]))
 
 
 class PercentilesIntensity(Intensity):
