@@ -143,6 +143,10 @@ def _summaries(encoder: Encoder, data: Dataset, batch_size: int) -> tuple[torch.
             flush()
     if batch:
         flush()
+    if len({part.shape[1] for part in features}) > 1:
+        raise DataError(
+            "images of different channels have features of different widths with this backbone; evaluate one set of channels at a time"
+        )
     found = torch.cat(features) if features else torch.empty(0)
     blank = Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))
     if parallelism.world_size > 1:

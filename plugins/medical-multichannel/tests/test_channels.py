@@ -242,3 +242,31 @@ def test_images_of_different_channels_need_a_backbone_that_takes_them(toy, tmp_p
     sets = [tuple(next(stream)[0].channels["global"][0].tolist()) for _ in range(40)]
     assert set(sets) == {(0, 1), (1, 2, 3)}
     assert 0.6 < sets.count((1, 2, 3)) / 40 < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "channels"), [("channel-tokens", "all"), ("channel-tokens", "each"), ("bag-of-channels", "one")]
+)
+def test_images_of_different_channels_train_together(toy, name, channels):
+    from tests import named_planes
+
+    sources = {"a": {"name": "named", "names": ["dna", "er"]}, "b": {"name": "named", "names": ["er", "rna", "agp"]}}
+    data = {"name": "mix", "split": None, "sources": sources}
+    found = []
+    for workers in (0, 2):
+        run = {"name": f"w{workers}", "batch_size": 4, "steps": 6}
+        mean = [0.1, 0.2, 0.3, 0.4]  # of each channel, of which an image has some
+        table = config(
+            toy,
+            name,
+            run=run,
+            data=data,
+            loader={"workers": workers},
+            augmentation={"channels": channels, "mean": mean},
+        )
+        result = api.run(table, plugins=[named_planes])
+        found.append(
+            [row["loss"] for row in map(json.loads, (result.folder / "metrics.jsonl").read_text().splitlines())]
+        )
+    assert found[0] == found[1] and len(found[0]) == 6
