@@ -244,6 +244,23 @@ def test_images_of_different_channels_need_a_backbone_that_takes_them(toy, tmp_p
     assert 0.6 < sets.count((1, 2, 3)) / 40 < 0.9
 
 
+def test_a_bags_features_of_different_channels_are_not_compared(toy):
+    from dinomx_core import DataError
+    from dinomx_core.training.evaluation import make_encoder, summaries
+    from dinomx_core.training.flow import Item
+    from tests import named_planes
+
+    data = {"name": "named", "names": ["a", "b", "c"], "split": None, "channels": None}
+    plan = api.plan(config(toy, "bag-of-channels", data=data), plugins=[named_planes])
+    parts = build(plan)
+    encoder = make_encoder(parts.teacher.network.backbone, plan.preprocessing, 3, parts.parallelism, parts.intensity)
+    images = [Item(torch.rand(n, 20, 20), label=0, channels=tuple(range(n))) for n in (2, 2, 3)]
+    with pytest.raises(
+        DataError, match="images of different channels have features of different widths with this backbone"
+    ):
+        summaries(encoder, plan.spec.data, images, 4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels"), [("channel-tokens", "all"), ("channel-tokens", "each"), ("bag-of-channels", "one")]
