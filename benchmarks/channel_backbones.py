@@ -1,6 +1,6 @@
 """k-NN of backbones that see channels apart against one whose patch projection was inflated, all from the same RGB weights.
 
-python benchmarks/channel_backbones.py WEIGHTS [DATA] [--steps 100] [--seeds 3] [--out runs/channels]
+python benchmarks/channel_backbones.py WEIGHTS [DATA] [--steps 100] [--only fields] [--seeds 3] [--out runs/channels]
 
 WEIGHTS is a Hugging Face folder of a model for RGB images of 32 px with patches of 4 (the export of examples/cifar10.toml), DATA the folder
 of `examples/fetch.py cortex` and `fields` (data). Fields have every tenth band and every third labelled pixel; the query sets are
@@ -101,10 +101,12 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("data", nargs="?", type=Path, default=Path("data"))
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--only", choices=("cortex", "fields"), help="one of the data sets")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/channels"))
     given = parser.parse_args()
-    for name, tables in data_sets(given.data).items():
+    found = data_sets(given.data)
+    for name, tables in found.items() if given.only is None else [(given.only, found[given.only])]:
         for label, (backbone, channels) in backbones(str(given.weights.absolute())).items():
             before, after, seconds = [], [], []
             for seed in range(given.seeds):
