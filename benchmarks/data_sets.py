@@ -71,7 +71,7 @@ def dicom(folder: Path) -> Tables:
         header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, number], [1, 0, 0, 0, 1, 0]
         header.PixelData = smooth(rng, (SIDE, SIDE), 4096).astype("<u2").tobytes()
         header.save_as(folder / f"{number:03}.dcm", enforce_file_format=True)
-    data = {"name": "image-folder", "path": str(folder), "reader": {"name": "dicom"}}
+    data = {"name": "image-folder", "path": str(folder), "channels": 1, "reader": {"name": "dicom"}}
     return {
         "data": data,
         "intensity": {"name": "window", "windows": ["lung"]},
@@ -89,7 +89,7 @@ def nifti(folder: Path, ending: str, cache: int) -> Tables:
     for number in range(VOLUMES):
         voxels = smooth(rng, (VOLUME[2], *VOLUME[:2]), 1000).transpose(1, 2, 0).astype(np.int16)
         nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), folder / f"{number}{ending}")
-    data = {"name": "image-folder", "path": str(folder), "reader": {"name": "nifti", "cache": cache}}
+    data = {"name": "image-folder", "path": str(folder), "channels": 1, "reader": {"name": "nifti", "cache": cache}}
     return {"data": data, "intensity": {"name": "percentiles"}, "augmentation": {"name": "mri"}}
 
 

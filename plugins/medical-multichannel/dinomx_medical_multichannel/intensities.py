@@ -1,8 +1,10 @@
 """Intensities: numbers of files -> float32 pixels."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def declared(item: Item, options: Declared) -> Tensor:
     image = item.image.float()
     if (options.slope, options.intercept) != (1.0, 0.0):
         image = image * options.slope + options.intercept
-    if not bool(torch.isfinite(image).all()):
+    if not all(math.isfinite(end) for end in torch.aminmax(image)):  # which is not a number where any pixel is not
         raise DataError("holds pixels that are not finite numbers")
     return image
 
@@ -34,9 +36,7 @@ class WindowIntensity(Intensity):
     def __call__(self, item: Item) -> Item:
         """(C, H, W) -> (windows * C, H, W)."""
         image = declared(item, self.options)
-        return replaced(
-            item, torch.cat([scaled(image.clone(), *bounds).clamp_(0, 1) for bounds in self.options.bounds])
-        )
+        return replaced(item, torch.cat([scaled(image, *bounds).clamp_(0, 1) for bounds in self.options.bounds]))
 
 
 class PercentilesIntensity(Intensity):
@@ -55,14 +55,15 @@ class PercentilesIntensity(Intensity):
         counted = part if self.options.above is None else part[part > self.options.above]
         if not counted.numel():
             return torch.zeros_like(part)
-        low, high = (nearest(counted, share / 100) for share in self.options.percentiles)
+        low, high = nearest(counted, [share / 100 for share in self.options.percentiles])
         return scaled(part, low, max(high, low + LEAST * max(1.0, abs(low)))).clamp_(0, 1)
 
 
-def nearest(values: Tensor, share: float) -> float:
-    """The value of the nearest rank."""
-    flat = values.reshape(-1)
-    return float(flat.kthvalue(1 + round(share * (flat.numel() - 1))).values)
+def nearest(values: Tensor, shares: list[float]) -> list[float]:
+    """The values of the ranks nearest to shares. NumPy puts the few ranks in their places several times faster than torch finds one."""
+    ranks = [round(share * (values.numel() - 1)) for share in shares]
+    placed = np.partition(values.reshape(-1).numpy(), ranks)
+    return [float(placed[rank]) for rank in ranks]
 
 
 class ZScoreIntensity(Intensity):
