@@ -27,7 +27,7 @@ from data_sets import SETS, config_of
 from method_cost import peak
 
 STAGES = ("read", "intensity", "all")
-TURN, ROUNDS = 0.5, 5  # seconds of a kind's stage in a round
+TURN, ROUNDS = 0.25, 5  # seconds of a kind's stage in a round
 TORCHVISION = "torchvision v2 on the {}"
 PACKAGES = ("", *(f"plugins/{name}" for name in ("dinov1", "medical-multichannel")))
 
