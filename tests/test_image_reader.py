@@ -186,3 +186,25 @@ def test_a_region_is_cut_out(tmp_path):
     Image.fromarray(array).save(tmp_path / "x.png")
     cut = ImageReader(ImageFiles()).read(tmp_path / "x.png", region=(1, 2, 3, 4)).pixels
     np.testing.assert_array_equal(cut[0], array[1:4, 2:6])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("shape", "axes"), [((30, 40, 5), "HWC"), ((5, 30, 40), "CHW"), ((30, 40), "HWC")])
+def test_of_an_array_only_a_region_is_read(tmp_path, monkeypatch, shape, axes, order):
+    array = np.asarray(np.random.default_rng(0).integers(0, 4000, shape, dtype=np.uint16), order=order)
+    np.save(tmp_path / "x.npy", array)
+    reader = ImageReader(ImageFiles(axes=axes, bits=12))
+    whole = reader.read(tmp_path / "x.npy").pixels
+    monkeypatch.setattr("dinomx_core.builtin.image_reader.read_pixels", None)
+    for top, left, height, width in ((0, 0, 30, 40), (3, 5, 7, 11), (25, 35, 7, 11)):
+        plane = reader.read(tmp_path / "x.npy", 0, (top, left, height, width))
+        assert plane.full == (0, 4095)
+        assert np.array_equal(plane.pixels, whole[:, top : top + height, left : left + width])
+
+
+def test_a_region_of_an_array_that_ends_early_is_told(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((30, 40), np.uint16))
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DataError, match=r"^cannot be read as an image: mmap length is greater than file size$"):
+        ImageReader(ImageFiles()).read(tmp_path / "x.npy", 0, (0, 0, 5, 5))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dinomx_core.declare.numbers import known_type
-from dinomx_core.declare.reading import Plane, PlaneReader
+from dinomx_core.declare.reading import Plane, PlaneReader, Region
 from dinomx_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ class ImageReader(PlaneReader):
 
     def decode(self, file: Path | IO[bytes], frame: int) -> Plane:
         """The image of a file, turned as its EXIF orientation says and without its alpha channel."""
-        pixels = read_pixels(file, self.axes)
+        return self._plane(read_pixels(file, self.axes))
+
+    def read(self, file: Path | IO[bytes], frame: int = 0, region: Region | None = None) -> Plane:
+        """The same, or a region of it; of a NumPy array no more is read than the region."""
+        pixels = None if region is None or not isinstance(file, Path) else mapped_region(file, self.axes, region)
+        return super().read(file, frame, region) if pixels is None else self._plane(pixels)
+
+    def _plane(self, pixels: np.ndarray) -> Plane:
         if not self.bits:
             return Plane(pixels)
         return Plane(within(pixels, self.bits), full=(0, 2**self.bits - 1))
@@ -68,6 +75,25 @@ def read_pixels(file: Path | IO[bytes], axes: str = "HWC") -> np.ndarray:
         remedy = f"; if it is a TIFF that Pillow does not know, {TIFF_READER}" if start.startswith(TIFFS) else ""
         what = "is of no format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise DataError(f"cannot be read as an image: {what}{remedy}") from None
+
+
+def mapped_region(file: Path, axes: str, region: Region) -> np.ndarray | None:
+    """A region (C, h, w) of a file that is a NumPy array; None for other files. Raises DataError when it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            if opened.read(len(NUMPY)) != NUMPY:
+                return None
+        top, left, height, width = region
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        rows = 1 if axes == "CHW" and array.ndim == 3 else 0
+        place = (slice(None),) * rows + (slice(top, top + height), slice(left, left + width))
+        return from_array(np.array(array[place]), axes)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # NumPy raises whatever it stumbles over
+        raise DataError(f"cannot be read as an image: {error}") from None
 
 
 def from_array(array: np.ndarray, axes: str = "HWC") -> np.ndarray:

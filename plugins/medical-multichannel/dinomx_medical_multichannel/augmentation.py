@@ -1,10 +1,13 @@
 """Augmentation by domain: crops as in multi-crop, pixels changed in ways that need no colour."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import torch
+from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import AdjustContrast, RandBiasField, Rotate
 from torch import Tensor
 
@@ -35,10 +38,12 @@ class DomainAugmentation(MultiCropAugmentation):
             square = image.shape[-1] == image.shape[-2]
             image = torch.rot90(image, turns if square else 2 * (turns % 2), (-2, -1))
         if turned and o.rotate:
-            image = plain(Rotate(math.radians(angle), padding_mode="border")(image))
+            with untracked():
+                image = Rotate(math.radians(angle), padding_mode="border")(image)
         if biased:
             field = RandBiasField(prob=1.0, coeff_range=(-o.bias_strength, o.bias_strength))
-            image = plain(field.set_random_state(seed)(image))
+            with untracked():
+                image = field.set_random_state(seed)(image)
         if changed:
             image = change_intensity(image, o, draws)
         if blurred:
@@ -51,9 +56,15 @@ class DomainAugmentation(MultiCropAugmentation):
         return image
 
 
-def plain(image: Tensor) -> Tensor:
-    """Without what MONAI carries along with a tensor."""
-    return image.as_tensor() if hasattr(image, "as_tensor") else image
+@contextmanager
+def untracked() -> Iterator[None]:
+    """MONAI gives plain tensors within it: carrying along what it knows of them takes longer than most of its changes."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
 
 
 def change_intensity(image: Tensor, o: Domain, draws: Random) -> Tensor:
@@ -68,7 +79,8 @@ def change_intensity(image: Tensor, o: Domain, draws: Random) -> Tensor:
             draws.uniform(-o.shift, o.shift),
         )
         if low != high:
-            part = plain(AdjustContrast(gamma)(part))
+            with untracked():
+                part = AdjustContrast(gamma)(part)
         changed.append(part * (1 + scale) + shift)
     return torch.cat(changed)
 

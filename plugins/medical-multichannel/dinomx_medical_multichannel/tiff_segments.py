@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,8 @@ def gathered(page: Any, axes: str, spans: dict[str, range]) -> np.ndarray:
         if int(key.compression) in (6, 7, 34892, 33007)
         else {}
     )
-    for number, (offset, size) in enumerate(zip(page.dataoffsets, page.databytecounts)):
+    for number in touched(key, sides, count if separate else 1):
+        offset, size = page.dataoffsets[number], page.databytecounts[number]
         _, (sample, _, top, left, _), (_, height, width, _) = key.decode(None, number, **more)
         rows, columns = over(sides["Y"], top, height), over(sides["X"], left, width)
         if not rows or not columns or not size:
@@ -46,6 +49,16 @@ def gathered(page: Any, axes: str, spans: dict[str, range]) -> np.ndarray:
         target = target[sample : sample + 1] if separate else target
         target[:, : len(rows), : len(columns)] = np.moveaxis(part, -1, 0)
     return out if separate else np.moveaxis(out, 0, -1) if samples else out[0]
+
+
+def touched(key: Any, sides: dict[str, range], planes: int) -> Iterator[int]:
+    """Numbers of a page's tiles or strips that lie under a region, in each of so many planes."""
+    height, width = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
+    down, across = -(-key.imagelength // height), -(-key.imagewidth // width)
+    rows = range(sides["Y"].start // height, -(-sides["Y"].stop // height))
+    columns = range(sides["X"].start // width, -(-sides["X"].stop // width))
+    for plane, row, column in product(range(planes), rows, columns):
+        yield (plane * down + row) * across + column
 
 
 def over(span: range, start: int, length: int) -> range:
