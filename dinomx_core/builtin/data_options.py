@@ -89,7 +89,9 @@ def inspected(options: Mix) -> tuple[DataInfo, list[DataInfo]]:
         tuple(f"{label}: {note}" for label, info in zip(options.sources, infos) for note in info.notes),
         "".join(info.digest for info in infos), unreadable=tuple(fault for info in infos for fault in info.unreadable),
         sampled=joined([info.sampled for info in infos if info.sampled]), names=names,
-        parts=tuple(Part(i.count, w, n) for i, w, n in zip(infos, weights, numbers)),
+        parts=tuple(
+            Part(i.count, w, n, f"sources.{label}", i.sampled) for label, i, w, n in zip(options.sources, infos, weights, numbers)
+        ),
     ), infos  # fmt: skip
 
 
@@ -97,10 +99,12 @@ def joined(found: list[Sampled]) -> Sampled | None:
     """What images of several sources are like."""
     if not found:
         return None
+    import numpy as np
+
     fulls = {sampled.full for sampled in found}
     low, high = min(sampled.low for sampled in found), max(sampled.high for sampled in found)
-    kinds = sorted({sampled.kind for sampled in found})
-    return Sampled(kinds[-1], low, high, found[0].units, fulls.pop() if len(fulls) == 1 else None)
+    kind = np.result_type(*(sampled.kind for sampled in found)).name
+    return Sampled(kind, low, high, found[0].units, fulls.pop() if len(fulls) == 1 else None)
 
 
 def inspect_mix(options: Mix) -> DataInfo:
