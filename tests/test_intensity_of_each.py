@@ -1,10 +1,14 @@
 """An intensity has to fit the numbers of every source, not only those of all together."""
 
+import attrs
 import numpy as np
 import PIL.Image
 import pytest
 
 from dinomx_core import ConfigError, api
+from dinomx_core.builtin.data_options import FullRange, check_full_range
+from dinomx_core.declare.facts import DataInfo, Draft
+from dinomx_core.declare.reading import Sampled
 
 CRUSHED = (
     "pixels (uint16) from 0 to 4000, of the images that were looked at, would be crushed into 0..0.061; set range = [0, 4095] if "
@@ -53,3 +57,18 @@ def test_sources_that_all_fit_are_taken(folders):
         plan({"name": "mix", "sources": {"a": folder(folders / "eight"), "b": folder(folders / "sixteen")}}).data.count
         == 8
     )
+
+
+def test_numbers_in_a_corner_of_the_range_that_files_declare_are_refused():
+    crushed = Sampled("int32", -1000, 1500, "HU", (-33792, 31743))
+    draft = Draft(DataInfo(4, 1, sampled=crushed), (), None, 2, 2)
+    assert check_full_range(FullRange(), draft) == [
+        (
+            "range",
+            "pixels (int32) from -1000 to 1500 HU, of the images that were looked at, would be crushed into 0.5..0.54 of what their files "
+            "declare, -33792 to 31743; give a narrower range, or take another intensity (window, percentiles)",
+        )
+    ]
+    assert check_full_range(FullRange([-1000, 2000]), draft) == []
+    for fine in (Sampled("int16", -1000, 1500, "HU", (-1024, 3071)), Sampled("uint8", 0, 9, "", (0, 255))):
+        assert check_full_range(FullRange(), attrs.evolve(draft, data=DataInfo(4, 1, sampled=fine))) == []

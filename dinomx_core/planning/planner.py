@@ -205,10 +205,11 @@ class _Planner:
             )
         views = mask(self.report, tuple(augmentation.component.views(augmentation.options)))
         preprocessing = augmentation.component.preprocessing(augmentation.options)
+        wanted = "1" if data.channels == 1 else f"1 or {data.channels}"
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             if len(values) not in (1, data.channels):
                 self.refuse(
-                    f"has {len(values)} values, the images {data.channels} channels; give 1 or {data.channels}",
+                    f"has {len(values)} values, the images {data.channels} channels; give {wanted}",
                     f"augmentation.{name}",
                 )
         shape = self.backbone(data, preprocessing)

@@ -5,7 +5,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dinomx_core import DataError
+from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile
 from dinomx_core.builtin.picture_sets import find_folder, find_rows
 from dinomx_core.builtin.pictures import read
@@ -104,3 +104,19 @@ def test_slices_without_a_patient_stay_together_by_study(scans, chosen):
     assert studies[0] and studies[1] and not studies[0] & studies[1]
     assert sum(map(len, sides)) == 48
     assert "12 series do not say their patient; each study is a group of its own" in sides[0].notes
+
+
+def test_data_with_more_broken_files_than_a_run_allows_are_measured(tmp_path, scans):
+    scans("P", "1", 3)
+    (tmp_path / "scans/1/broken.dcm").write_bytes(b"nothing")
+    config = {
+        "recipe": "dinov1-small",
+        "run": {"steps": 2, "batch_size": 2},
+        "data": {"name": "image-folder", "path": str(tmp_path / "scans"), "reader": {"name": "dicom"}},
+        "intensity": {"name": "window", "windows": ["bone"]},
+        "augmentation": {"name": "ct", "globals": {"size": 32}, "locals": {"size": 16}},
+    }
+    with pytest.raises(ConfigError, match="1 files cannot be read, beside 3 images"):
+        api.plan(config)
+    api.measure(config, out=tmp_path / "report", pictures=False)
+    assert "broken.dcm: is no DICOM file" in (tmp_path / "report/index.html").read_text("utf-8")
