@@ -90,7 +90,7 @@ def test_the_text_names_every_value(toy):
         ({"run": {"batch_size": 9, "accumulation": 2}}, "run.batch_size: 9 does not divide over 1 processes x 2 accumulated micro-batches; use 8"),
         ({"run": {"steps": "0.001 passes"}}, 'run.steps: "0.001 passes" is less than one step'),
         ({"backbone": {"heads": 3}}, "backbone.heads: width 16 does not divide over 3 heads"),
-        ({"augmentation": {"mean": [0.1, 0.2, 0.3]}}, "augmentation.mean: has 3 values, the images 1 channels; give 1 or 1"),
+        ({"augmentation": {"mean": [0.1, 0.2, 0.3]}}, "augmentation.mean: has 3 values, the images 1 channels; give 1"),
         ({"augmentation": {"globals": {"blur": [0.1, 0.2, 0.3]}}}, "augmentation.globals: blur has 3 probabilities for 2 crops; give 1 or 2"),
         ({"augmentation": {"globals": {"area": [0.5, 0.1]}}}, "augmentation.globals.area: must be [smallest, largest] with 0 < smallest <= largest <= 1, got [0.5, 0.1]"),
         ({"data": {"name": "image-folder", "path": "/nowhere/at/all", "split": None}}, f'data.path: there is no folder "/nowhere/at/all" (looked in {os.getcwd()})'),

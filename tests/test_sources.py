@@ -372,7 +372,7 @@ def test_they_are_planned_and_trained_on(toy, tmp_path):
         {"name": "medmnist", "path": path, "split": "all"},
         {"name": "hf-dataset", "path": str(tmp_path / "d"), "split": "train", "reader": {"name": "flat"}},
     ):
-        config = toy(data=data)
+        config = toy(data=data, intensity={"range": [0, 255]})
         plan = api.plan(config, plugins=[flat_files])
         assert plan.data.channels == 1 and plan.data.count in (10, 12)
     config = toy(run={"steps": 1}, data={"name": "medmnist", "path": path, "split": "all"})

@@ -89,7 +89,9 @@ def inspected(options: Mix) -> tuple[DataInfo, list[DataInfo]]:
         tuple(f"{label}: {note}" for label, info in zip(options.sources, infos) for note in info.notes),
         "".join(info.digest for info in infos), unreadable=tuple(fault for info in infos for fault in info.unreadable),
         sampled=joined([info.sampled for info in infos if info.sampled]), names=names,
-        parts=tuple(Part(i.count, w, n) for i, w, n in zip(infos, weights, numbers)),
+        parts=tuple(
+            Part(i.count, w, n, f"sources.{label}", i.sampled) for label, i, w, n in zip(options.sources, infos, weights, numbers)
+        ),
     ), infos  # fmt: skip
 
 
@@ -97,10 +99,12 @@ def joined(found: list[Sampled]) -> Sampled | None:
     """What images of several sources are like."""
     if not found:
         return None
+    import numpy as np
+
     fulls = {sampled.full for sampled in found}
     low, high = min(sampled.low for sampled in found), max(sampled.high for sampled in found)
-    kinds = sorted({sampled.kind for sampled in found})
-    return Sampled(kinds[-1], low, high, found[0].units, fulls.pop() if len(fulls) == 1 else None)
+    kind = np.result_type(*(sampled.kind for sampled in found)).name
+    return Sampled(kind, low, high, found[0].units, fulls.pop() if len(fulls) == 1 else None)
 
 
 def inspect_mix(options: Mix) -> DataInfo:
@@ -120,11 +124,29 @@ class FullRange:
 SPARSE = 8  # 16-bit images none of which uses an eighth of the range are taken for 12-bit ones or fewer
 
 
+def crushed(seen: Sampled, low: float, high: float) -> list[tuple[str, str]]:
+    """Why numbers do not go over the range that their files declare: CT in files of 16 bits uses a twentieth of it."""
+    span = high - low
+    if span <= 255 or (seen.high - seen.low) * SPARSE >= span:
+        return []
+    ends = ((value - low) / span for value in (seen.low, seen.high))
+    return [
+        (
+            "range",
+            f"pixels ({seen.kind}) from {seen.low:g} to {seen.high:g}{' ' + seen.units if seen.units else ''}, of the images that were "
+            f"looked at, would be crushed into {'..'.join(f'{end:.2g}' for end in ends)} of what their files declare, {low:g} to {high:g}; "
+            "give a narrower range, or take another intensity (window, percentiles)",
+        )
+    ]
+
+
 def check_full_range(options: FullRange, draft: Draft) -> list[tuple[str, str]]:
     """Numbers without a meaning, and 16-bit ones that would be crushed into a corner, are refused."""
     seen = draft.data.sampled
-    if seen is None or options.range or seen.full:
+    if seen is None or options.range:
         return []
+    if seen.full:
+        return crushed(seen, *seen.full)
     seen_as = f"pixels ({seen.kind}) from {seen.low:g} to {seen.high:g}{' ' + seen.units if seen.units else ''}"
     if seen.kind == "uint16" and seen.high < 65536 / SPARSE:
         bits = max(1, int(seen.high)).bit_length()

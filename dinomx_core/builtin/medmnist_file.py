@@ -98,7 +98,8 @@ def open_file(file: Path, name: str) -> tuple[set[str], dict[str, np.ndarray]]:
     except FileNotFoundError:
         raise DataError(f'there is no file "{name}"', "path") from None
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f'"{name}" cannot be read as .npz: {error}', "path") from None
+        why = "it is no archive of NumPy arrays, or damaged; fetch it again" if "pickle" in str(error) else error
+        raise DataError(f'"{name}" cannot be read as .npz: {why}', "path") from None
     if not any(f"{split}_images" in members for split in SPLITS):
         have = ", ".join(sorted(members)) or "nothing"
         raise DataError(

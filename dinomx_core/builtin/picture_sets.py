@@ -9,10 +9,11 @@ from typing import Any
 import attrs
 import numpy as np
 
+from dinomx_core.builtin.arrange import arrange
 from dinomx_core.builtin.listing import list_images
 from dinomx_core.builtin.manifest import Manifest, check_files, named, plain, read_manifest
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, Pictured
-from dinomx_core.builtin.pictures import SHOWN, Pictures, arrange, as_text, look, numbered, place, take_part
+from dinomx_core.builtin.pictures import SHOWN, Pictures, as_text, look, numbered, place, take_part
 from dinomx_core.declare.facts import DataInfo
 from dinomx_core.errors import DataError
 from dinomx_core.training.construct import construct
@@ -146,10 +147,19 @@ def find_rows(options: ManifestFile) -> Pictures:
     planes, groups = arranged.planes, list(arranged.groups)
     width = len(options.columns) * (2 * options.neighbours + 1)
     masks = planes[:, width + options.neighbours] if options.mask else None
+    faults = arranged.faults
     planes = planes[:, :width]
     if options.frame:
         frames = numbers_in(manifest, options.frame, "frame")
         keep = arranged.planes[:, options.neighbours, 1] == frames[row]
+        if not keep.any():
+            raise DataError(
+                f'{manifest.file}: column "{options.frame}" names no frame that its row\'s file has', "frame"
+            )
+        lost = sorted(set(row.tolist()) - set(row[keep].tolist()))
+        faults += tuple(
+            f"{manifest.where([r])}: {files[r]} has no frame {frames[r]:g}, or it is empty and skipped" for r in lost
+        )
         planes, row, masks = planes[keep], row[keep], None if masks is None else masks[keep]
         groups = [group for group, kept in zip(groups, keep) if kept]
     named_classes = texts(manifest, options.label, "label") if options.label else [""] * rows
@@ -164,7 +174,7 @@ def find_rows(options: ManifestFile) -> Pictures:
     return take_part(
         Pictures(
             root, files, planes, label_of, classes, group_of, group_names, None if regions is None else regions[row], names,
-            arranged.faults, arranged.notes, options.neighbours, masks, bool(options.centre),
+            faults, arranged.notes, options.neighbours, masks, bool(options.centre),
         ),
         options,
     )  # fmt: skip

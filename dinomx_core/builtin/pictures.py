@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dinomx_core.builtin.index_cache import index_of
-from dinomx_core.declare.reading import Index, Plane, PlaneReader, Sampled, Stack, one_plane_each
+from dinomx_core.declare.reading import Plane, PlaneReader, Sampled
 from dinomx_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -196,89 +195,6 @@ def sample(planes: Sequence[Plane]) -> Sampled:
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     fulls = {plane.full for plane in planes}
     return Sampled(kind, low, high, units[0], fulls.pop() if len(fulls) == 1 else None)
-
-
-def stacks_of(options: Any, files: Sequence[Path]) -> Index:
-    """What a data set's reader finds in files. Raises DataError, with the option's name, where it finds nothing."""
-    component = options.reader.component
-    if component.index is None:
-        return one_plane_each(files)
-    found = index_of(component, options.reader.options, files)
-    if not found.stacks:
-        first = f"; the first: {found.faults[0]}" if found.faults else ""
-        raise DataError(f'the reader "{component.name}" finds no image in {len(files)} files{first}', "path")
-    return found
-
-
-def images_of(stack: Stack, neighbours: int) -> Iterator[list[tuple[int, int]]]:
-    """The planes of each image of a stack: its own, with so many before and after it; at the ends the last one again."""
-    last = len(stack.planes) - 1
-    for position in range(last + 1) if stack.used is None else stack.used:
-        yield [
-            stack.planes[min(max(position + n, 0), last)] for n in range(-neighbours, neighbours + 1)
-        ]  # fmt: skip
-
-
-@attrs.frozen(eq=False)
-class Arranged:
-    """Images made of stacks: planes (images, K, 2), and the group that each image's stack says."""
-
-    planes: np.ndarray
-    groups: tuple[str, ...]
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def arrange(options: Any, columns: Sequence[Sequence[Path]]) -> Arranged:
-    """Images of files that are listed in one column a channel; in rows where there are several, of which a file each makes an image, or a
-    volume each makes one image a slice. Files are numbered column after column. Raises DataError where columns do not fit each other."""
-    import numpy as np
-
-    if len(columns) == 1 and options.reader.component.index is None:
-        numbers: Any = np.arange(len(columns[0]), dtype=np.int32)
-        planes = np.stack([numbers, np.zeros_like(numbers)], 1)[:, None]
-        return Arranged(planes.repeat(2 * options.neighbours + 1, 1), (), (), ())
-    indices = [stacks_of(options, files) for files in columns]
-    faults = tuple(fault for index in indices for fault in index.faults)
-    notes = tuple(dict.fromkeys(note for index in indices for note in index.notes))
-    images: list[list[tuple[int, int]]] = []
-    groups: list[str] = []
-    if len(columns) == 1:
-        for stack in indices[0].stacks:
-            found = list(images_of(stack, options.neighbours))
-            images += found
-            groups += [stack.group] * len(found)
-        return Arranged(_as_array(images, 2 * options.neighbours + 1), tuple(groups), faults, notes)
-    by_file = [{stack.planes[0][0]: stack for stack in index.stacks} for index in indices]
-    for row in range(len(columns[0])):
-        stacks = [found.get(row) for found in by_file]
-        if None in stacks:
-            continue  # it is among the faults
-        rows = [
-            _whole(stack, offset * len(columns[0]), options.neighbours) for offset, stack in enumerate(stacks) if stack
-        ]
-        sizes = [len(found) for found in rows]
-        if len(set(sizes)) > 1:
-            name = columns[sizes.index(max(sizes))][row]
-            raise DataError(f"{name}: has {max(sizes)} planes, another channel of the same image {min(sizes)}", "path")
-        used = stacks[0].used if stacks[0] and stacks[0].used is not None else range(sizes[0])
-        for position in used:
-            images.append([plane for found in rows for plane in found[position]])
-            groups.append(stacks[0].group if stacks[0] else "")
-    width = len(columns) * (2 * options.neighbours + 1)
-    return Arranged(_as_array(images, width), tuple(groups), faults, notes)
-
-
-def _whole(stack: Stack, offset: int, neighbours: int) -> list[list[tuple[int, int]]]:
-    """All images of a stack, empty ones too, with the numbers of its files moved on."""
-    moved = attrs.evolve(stack, planes=tuple((file + offset, frame) for file, frame in stack.planes), used=None)
-    return list(images_of(moved, neighbours))
-
-
-def _as_array(images: list[list[tuple[int, int]]], width: int) -> np.ndarray:
-    import numpy as np
-
-    return np.array(images, np.int32).reshape(len(images), width, 2)
 
 
 def numbered(values: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -51,12 +51,14 @@ class View:
 
 @attrs.frozen
 class Part:
-    """A part of a data set that is drawn from with a weight of its own: the next `count` images, and which of the data set's channels
-    these have (their numbers)."""
+    """A part of a data set that is drawn from with a weight of its own: the next `count` images, which of the data set's channels
+    these have (their numbers), the option that names the part, and what some of its pixels are like."""
 
     count: int
     weight: float
     channels: tuple[int, ...]
+    key: str = ""
+    sampled: Sampled | None = None
 
 
 @attrs.frozen
@@ -83,6 +85,10 @@ class DataInfo:
     def sets(self) -> tuple[tuple[int, ...], ...]:
         """The different sets of channels that images have."""
         return tuple(dict.fromkeys(part.channels for part in self.parts))
+
+    def samples(self, key: str) -> dict[str, Sampled | None]:
+        """What some pixels are like, of each part by the option that names it; `key` is the data set's own."""
+        return {f"{key}.{part.key}": part.sampled for part in self.parts} or {key: self.sampled}
 
 
 @attrs.frozen

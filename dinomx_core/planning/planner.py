@@ -15,6 +15,7 @@ from dinomx_core.declare.facts import (
     Draft,
     Preprocessing,
 )
+from dinomx_core.declare.reading import Sampled
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
 from dinomx_core.planning.cost import Batch
@@ -42,6 +43,7 @@ class _Planner:
         self.report = Report(spec, document, registry.names("masking"))
         self.refuse, self.warnings = self.report.refuse, self.report.warnings
         self.unreadable: set[Path_] = set()
+        self.samples: dict[str, Sampled | None] = {}  # of data sets beside the training's
 
     def inspect(self, chosen: Chosen, key: str) -> DataInfo | None:
         try:
@@ -71,6 +73,7 @@ class _Planner:
             info = self.inspect(chosen, key)
             if info is None or not data.count:
                 continue
+            self.samples |= info.samples(key)
             known = bool(data.names) and set(info.names) <= set(data.names)
             if info.channels != data.channels and not (known and info.names):
                 self.refuse(f"has {info.channels} channels, the training data {data.channels}", key)
@@ -96,6 +99,19 @@ class _Planner:
                 f"({', '.join(self.adaptive()) or 'none installed'})",
                 "augmentation.channels",
             )
+
+    def problems(self, chosen: Chosen, draft: Draft) -> Iterator[tuple[str, str]]:
+        """What a part's check finds; an intensity has to fit the numbers of every data set, and of each source of a mixture."""
+        if chosen.component.kind != "intensity":
+            yield from chosen.component.check(chosen.options, draft)
+            return
+        told = set()
+        for place, sampled in {**draft.data.samples("data"), **self.samples}.items():
+            seen = attrs.evolve(draft, data=attrs.evolve(draft.data, sampled=sampled))
+            for key, message in chosen.component.check(chosen.options, seen):
+                if (key, message) not in told:
+                    told.add((key, message))
+                    yield key, message if place == "data" else f"{place}: {message}"
 
     def adaptive(self) -> list[str]:
         """Backbones that take some of the channels."""
@@ -189,10 +205,11 @@ class _Planner:
             )
         views = mask(self.report, tuple(augmentation.component.views(augmentation.options)))
         preprocessing = augmentation.component.preprocessing(augmentation.options)
+        wanted = "1" if data.channels == 1 else f"1 or {data.channels}"
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             if len(values) not in (1, data.channels):
                 self.refuse(
-                    f"has {len(values)} values, the images {data.channels} channels; give 1 or {data.channels}",
+                    f"has {len(values)} values, the images {data.channels} channels; give {wanted}",
                     f"augmentation.{name}",
                 )
         shape = self.backbone(data, preprocessing)
@@ -211,7 +228,7 @@ class _Planner:
             if chosen.component.check:
                 if any(broken[: len(path)] == path for broken in self.unreadable):
                     continue  # its check would stumble over the same missing data
-                for key, message in chosen.component.check(chosen.options, draft):
+                for key, message in self.problems(chosen, draft):
                     self.refuse(message, ".".join((*path, *([key] if key else []))))
         for label, strategy in spec.strategies.items():
             if strategy.component is spec.teacher.component:

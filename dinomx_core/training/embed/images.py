@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from dinomx_core.builtin.arrange import arrange
 from dinomx_core.builtin.manifest import (
     READERS,
     Manifest,
@@ -19,7 +20,7 @@ from dinomx_core.builtin.manifest import (
 )
 from dinomx_core.builtin.picture_options import ImageFolder
 from dinomx_core.builtin.picture_sets import find_folder, texts
-from dinomx_core.builtin.pictures import Pictures, arrange, as_text
+from dinomx_core.builtin.pictures import Pictures, as_text
 from dinomx_core.errors import DataError
 from dinomx_core.planning.origin import Reading
 

@@ -12,7 +12,7 @@ from dinomx_core.declare.components import Dataset
 from dinomx_core.declare.discover import Registry, discover
 from dinomx_core.declare.facts import DataInfo
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import ConfigError, Problem
+from dinomx_core.errors import ConfigError, DataError, Problem
 from dinomx_core.planning import document
 from dinomx_core.planning.plan import Env, Plan, Source
 from dinomx_core.planning.planner import make_plan
@@ -59,13 +59,22 @@ def subject_of(
         env = attrs.evolve(Env.here(), world=None)
         plan: Plan = make_plan(spec, tables_, env, registry, source, stage)
     except ConfigError as error:
-        if any(problem.key.partition(".")[0] == "data" for problem in error.problems):
+        if any(problem.key.startswith("data.") for problem in error.problems):
             raise
-        info = spec.data.component.inspect(spec.data.options)
+        info = inspected(spec, error)
         return Subject(spec, spec.run.seed if seed is None else seed, info, (), tuple(error.problems))
     factor = spec.intensity.component.channels(spec.intensity.options, 1)
     info = attrs.evolve(plan.data, channels=plan.data.channels // factor)
     return Subject(spec, plan.seed if seed is None else seed, info, plan.warnings, ())
+
+
+def inspected(spec: RunSpec, why: ConfigError) -> DataInfo:
+    """What the data hold, where more files are broken than a run allows, too. Raises the reason why the plan refuses them where that is all
+    there is to say of them."""
+    try:
+        return spec.data.component.inspect(spec.data.options)
+    except DataError:
+        raise why from None
 
 
 def first_stage(

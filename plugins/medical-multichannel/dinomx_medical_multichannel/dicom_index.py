@@ -26,7 +26,15 @@ AHEAD = 1 << 16  # bytes read at a time: most headers are shorter
 TAGS = (
     *KEEP,
     *("NumberOfFrames", "SamplesPerPixel"),
-    *("SeriesInstanceUID", "SOPInstanceUID", "PatientID", "Modality", "InstanceNumber", "AcquisitionNumber"),
+    *(
+        "SeriesInstanceUID",
+        "StudyInstanceUID",
+        "SOPInstanceUID",
+        "PatientID",
+        "Modality",
+        "InstanceNumber",
+        "AcquisitionNumber",
+    ),
     *("ImagePositionPatient", "ImageOrientationPatient"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
@@ -44,6 +52,7 @@ class Slice:
     kind: tuple[Any, ...]
     modality: str
     patient: str
+    study: str
     uid: str
     at: float | None
     taken: tuple[int, int]  # acquisition and instance number
@@ -127,6 +136,7 @@ def slices(number: int, header: Dataset) -> Iterator[Slice]:
             (size, turned, number if frames > 1 else -1),
             str(header.get("Modality") or ""),
             str(header.get("PatientID") or ""),
+            str(header.get("StudyInstanceUID") or header.get("SeriesInstanceUID") or ""),
             str(header.get("SOPInstanceUID") or number),
             at,
             (whole(header, "AcquisitionNumber"), frame if frames > 1 else whole(header, "InstanceNumber")),
@@ -156,10 +166,12 @@ def stacks_of(found: list[Slice], told: Counter[str]) -> Iterator[Stack]:
         told["{count} series hold slices of several sizes or orientations; each is a stack of its own"] += 1
     parts = [part for alike in kinds.values() for part in layers(alike, told)]
     name = hashlib.blake2b(found[0].series.encode(), digest_size=4).hexdigest()
+    if found[0].study and not all(each.patient for each in found):
+        told["{count} series do not say their patient; each study is a group of its own"] += 1
     for part, ordered in enumerate(parts, 1):
         id = f"{found[0].modality or 'series'}-{name}" + (f"-{part}" if len(parts) > 1 else "")
         planes = tuple((each.number, each.frame) for each in ordered)
-        yield Stack(planes, id=id if found[0].series else "", group=ordered[0].patient)
+        yield Stack(planes, id=id if found[0].series else "", group=ordered[0].patient or ordered[0].study)
 
 
 def layers(alike: list[Slice], told: Counter[str]) -> list[list[Slice]]:

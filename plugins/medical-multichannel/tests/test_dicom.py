@@ -53,7 +53,8 @@ def test_every_bundled_file_is_read_as_pydicom_does_or_told(file):
                 READER.read(file, frame)
         assert planes or len(index.faults) == 1 or index.notes == ("1 files are no DICOM images and are left out",)
         return
-    assert (index.faults, index.notes) == ((), ())
+    assert index.faults == ()
+    assert set(index.notes) <= {"1 series do not say their patient; each study is a group of its own"}
     assert sorted(planes) == [(0, frame) for frame in range(len(wanted))]
     for _, frame in planes:
         read = READER.read(file, frame)
