@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin.linear import auroc, balanced_accuracy, fit, holdout
-from dinomx_core.builtin.plugin import Linear
+from dinomx_core.builtin.scoring import Linear
 from tests.fixtures import rows
 
 SETS = {"bank": {"name": "digits", "split": "train"}, "query": {"name": "digits", "split": "test"}}

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from dinomx_core import DataError
+from dinomx_core.builtin.crops import Crops, MultiCrop
 from dinomx_core.builtin.data_options import FullRange, ImageFiles
 from dinomx_core.builtin.full_range import FullRangeIntensity
 from dinomx_core.builtin.image_reader import ImageReader
 from dinomx_core.builtin.multicrop import MultiCropAugmentation, draw_box
-from dinomx_core.builtin.plugin import Crops, MultiCrop
 from dinomx_core.training import pixels as px
 from dinomx_core.training.flow import Item
 from dinomx_core.training.images import from_plane, to_channels

@@ -552,7 +552,7 @@ def test_an_image_folder_is_packed_and_planned_from_its_tars(toy, image_folder, 
 
 
 def test_arrays_that_were_not_packed_are_the_readers_where_it_knows_them(tmp_path):
-    from dinomx_core.builtin.plugin import ImageFiles
+    from dinomx_core.builtin.data_options import ImageFiles
 
     image = Chosen("reader", REGISTRY.find("reader", "image"), ImageFiles())
     tar(tmp_path / "t.tar", [("0.npy", npy(np.zeros((6, 7, 3), "u1")))])
@@ -636,8 +636,8 @@ def test_packing_again_changes_nothing_and_other_data_are_refused(tmp_path):
 @pytest.fixture
 def digits(tmp_path):
     """Some digits, packed."""
+    from dinomx_core.builtin.data_options import Digits
     from dinomx_core.builtin.digits import DigitsData
-    from dinomx_core.builtin.plugin import Digits
 
     data = DigitsData(Digits("test"))
     write_shards([data[n] for n in range(60)], tmp_path / "digits", 25, tuple("0123456789"))

@@ -3,7 +3,7 @@
 import attrs
 
 from dinomx_core import Augmentation, Head, HeadShape, Loss, Preprocessing, Request, Strategy, View, hookimpl, option
-from dinomx_core.builtin.plugin import Crops
+from dinomx_core.builtin.crops import Crops
 
 
 @attrs.frozen

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dinomx_core.builtin.crops import MultiCrop
 from dinomx_core.builtin.multicrop import MultiCropAugmentation
-from dinomx_core.builtin.plugin import MultiCrop
 from dinomx_core.training.contracts import Loss, LossResult, Strategy, Teacher
 from tests import toy_objectives
 

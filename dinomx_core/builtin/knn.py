@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from dinomx_core.builtin.labelled import LabelledEvaluator
-from dinomx_core.builtin.plugin import Knn
 from dinomx_core.builtin.scores import auroc, balanced_accuracy
+from dinomx_core.builtin.scoring import Knn
 from dinomx_core.errors import DataError
 from dinomx_core.training.contracts import Encoder
 

@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinomx_core.builtin.labelled import LabelledEvaluator
-from dinomx_core.builtin.plugin import Linear
 from dinomx_core.builtin.scores import auroc, balanced_accuracy
+from dinomx_core.builtin.scoring import Linear
 from dinomx_core.planning.seeds import seed_of
 from dinomx_core.training.contracts import Encoder
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinomx_core.builtin.plugin import Crops, MultiCrop
+from dinomx_core.builtin.crops import Crops, MultiCrop
 from dinomx_core.declare.values import Size
 from dinomx_core.training import pixels as px
 from dinomx_core.training.contracts import Augmentation

@@ -5,7 +5,7 @@ from typing import Literal
 import attrs
 
 from dinomx_core import Draft, fraction, not_negative, option, ordered_pair, positive, share_range
-from dinomx_core.builtin.plugin import Crops, CropSizes, GramCrops, MultiCrop, check_multicrop
+from dinomx_core.builtin.crops import Crops, CropSizes, GramCrops, MultiCrop, check_multicrop
 from dinomx_core.declare.values import Size, size_option
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import attrs
 
 from dinomx_core import Augmentation, Backbone, Intensity, Reader, fraction, hookimpl, not_negative, option
-from dinomx_core.builtin.plugin import check_multicrop, leaves_colours, multicrop_preprocessing, multicrop_views
+from dinomx_core.builtin.crops import check_multicrop, leaves_colours, multicrop_preprocessing, multicrop_views
 from dinomx_medical_multichannel.channels import BagOfChannels, ChannelTokens, bag_shape, channel_tokens_shape
 from dinomx_medical_multichannel.domains import DOMAINS, Natural, check_domain
 from dinomx_medical_multichannel.numbers import (
