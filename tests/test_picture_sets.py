@@ -6,6 +6,7 @@ from PIL import Image
 
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.training.construct import construct
+from dinomx_core.training.regions import regions_of
 from tests import volumes
 from tests.fixtures import in_table
 
@@ -161,8 +162,9 @@ def test_a_manifest_has_a_column_a_channel_labels_groups_and_masks(cells):
     assert (found.count, found.channels, found.classes, found.names) == (8, 2, ("a", "b"), ("dna", "er"))
     item = data[5]
     assert (item.image[:, 0, 0].tolist(), item.label, item.group, item.id) == ([5, 105], 1, "plate1", "dna/5.png")
-    assert data.mask(5).shape == (1, *GREY) and int(data.mask(5).max()) == 205
-    assert opened(name="manifest", path=str(cells), columns=["dna"]).mask(0) is None
+    mask = regions_of(data[5]).mask
+    assert mask.shape == GREY and int(mask.max()) == 205
+    assert regions_of(opened(name="manifest", path=str(cells), columns=["dna"])[0]) is None
 
 
 def test_boxes_and_centres_are_cut_out_and_kept_inside(tmp_path):

@@ -1,6 +1,6 @@
 """Images of files: those below a folder, and those of a manifest."""
 
-import torch
+from functools import partial
 
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, Pictured
 from dinomx_core.builtin.picture_sets import channels_of, find_folder, find_rows
@@ -11,6 +11,7 @@ from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.flow import Item
 from dinomx_core.training.images import from_plane, to_channels
+from dinomx_core.training.regions import Regions, classes_of
 
 
 class PicturesData(Dataset):
@@ -33,15 +34,21 @@ class PicturesData(Dataset):
             raise DataError(f"{pictures.place(int(pictures.planes[index, 0, 0]))}: {error}") from None
         label = int(pictures.labels[index])
         return Item(
-            image, None if label < 0 else label, pictures.id(index), pictures.group(index), plane.units, plane.full
-        )
+            image, None if label < 0 else label, pictures.id(index), pictures.group(index), plane.units, plane.full,
+            regions=None if pictures.masks is None else partial(self.regions, index),
+        )  # fmt: skip
 
-    def mask(self, index: int) -> torch.Tensor | None:
-        """What labels an image's pixels (1, H, W), in the numbers of its file; None where there is no mask."""
-        if self.pictures.masks is None:
+    def regions(self, index: int) -> Regions | None:
+        """What lies where in an image, by the numbers of its mask; None where it has none."""
+        masks = self.pictures.masks
+        if masks is None or masks[index, 0] < 0:
             return None
-        number, frame = self.pictures.masks[index].tolist()
-        return from_plane(read_plane(self.pictures, self.reader, index, number, frame))
+        number, frame = masks[index].tolist()
+        return Regions(
+            classes_of(
+                from_plane(read_plane(self.pictures, self.reader, index, number, frame)), self.pictures.place(number)
+            )
+        )
 
     def source(self, index: int) -> str | None:
         """The file that holds an image and nothing else, and can be read from within another; None where there is none."""

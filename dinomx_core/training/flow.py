@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from dinomx_core.training.regions import Regions
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ class Item:
     image (C, H, W): uint8, uint16 or float32, in the units of its file until an intensity has said what its numbers mean; then uint8 or
     uint16 over the type's whole range, or float32. label: class number or None. group: what it belongs to (a patient, a plate); "" where
     that is not known. units and full: as `declare.reading.Plane` has them. channels: which of the data set's channels these are; None:
-    all of them.
+    all of them. regions: reads what lies where in it; None: nobody says (use `regions.regions_of`).
     """
 
     image: Tensor
@@ -95,6 +99,7 @@ class Item:
     units: str = ""
     full: tuple[float, float] | None = None
     channels: tuple[int, ...] | None = None
+    regions: Callable[[], Regions | None] | None = None
 
 
 def replaced(item: Item, image: Tensor) -> Item:

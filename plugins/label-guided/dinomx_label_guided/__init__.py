@@ -1,0 +1,1 @@
+"""Crops that lie on objects."""
