@@ -1,4 +1,4 @@
-"""Boxes of one object an image, without labels: from attention, and from two graphs on patch features. Maps are (h, w) of patches."""
+"""Boxes of one object an image, without labels: from attention, and from two graphs on keys of patches. Maps are (h, w) of patches."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 SEEDS = 100  # patches of low degree that LOST spreads to at most
-LINK, NO_LINK = 0.0, 1e-5  # cosine above which two patches are linked in TokenCut's graph, and the weight of no link
+LINK, NO_LINK = 0.2, 1e-5  # cosine above which two patches are linked in TokenCut's graph, and the weight of no link
 
 
 def brightest(map: Tensor, mass: float) -> Tensor:
@@ -44,40 +44,32 @@ def from_attention(map: Tensor, mass: float) -> Tensor:
     return part_with(brightest(map, mass), row, column)
 
 
-def centred(features: Tensor) -> Tensor:
-    """Patch features (h, w, D) less their mean over the image, each of length 1: (h * w, D) float32."""
-    flat = features.flatten(0, 1).float()
-    return F.normalize(flat - flat.mean(0), dim=1)
-
-
-def lost(features: Tensor) -> Tensor:
-    """The object of LOST (Siméoni et al. 2021) on centred patch features (h, w, D), in place of keys: the patch that resembles the fewest
-    is a seed, patches of few resemblances that resemble it are more of them, and what resembles these together is the object."""
-    height, width = features.shape[:2]
-    flat = centred(features)
+def lost(keys: Tensor) -> Tensor:
+    """The object of LOST (Siméoni et al. 2021) on the last block's keys of patches (h, w, D): the patch that resembles the fewest is a
+    seed, patches of few resemblances that resemble it are more of them, and what resembles these together is the object."""
+    height, width = keys.shape[:2]
+    flat = keys.flatten(0, 1).float()
     alike = flat @ flat.T
-    degree = (alike > 0).sum(1)
-    order = degree.argsort(stable=True)
+    order = (alike > 0).sum(1).argsort(stable=True)
     seed = int(order[0])
-    few = order[: min(SEEDS, max(1, len(order) // 2))]
+    few = order[:SEEDS]
     seeds = few[alike[seed, few] > 0]
     found = alike[:, seeds].sum(1) > 0
     return part_with(found.view(height, width), *divmod(seed, width))
 
 
-def tokencut(features: Tensor) -> Tensor:
-    """The object of TokenCut (Wang et al. 2022) on centred patch features (h, w, D): the normalised cut of their graph in two; the side
-    with the most decided patch is the object."""
-    height, width = features.shape[:2]
-    flat = centred(features).double()
+def tokencut(keys: Tensor) -> Tensor:
+    """The object of TokenCut (Wang et al. 2022) on the last block's keys of patches (h, w, D): the normalised cut of their graph in two;
+    the side with the most decided patch is the object."""
+    height, width = keys.shape[:2]
+    flat = F.normalize(keys.flatten(0, 1).double(), dim=1)
     weights = torch.where(flat @ flat.T > LINK, 1.0, NO_LINK).numpy()
-    degree = weights.sum(1)
-    scale = 1 / np.sqrt(degree)
+    scale = 1 / np.sqrt(weights.sum(1))
     # (D - W) x = e D x, as the symmetric problem of D^-1/2 W D^-1/2, whose second largest eigenvalue is 1 - the second smallest e.
-    count = len(degree)
-    _, vectors = linalg.eigh(scale[:, None] * weights * scale, subset_by_index=[max(0, count - 2), max(0, count - 2)])
+    wanted = max(0, len(flat) - 2)
+    _, vectors = linalg.eigh(scale[:, None] * weights * scale, subset_by_index=[wanted, wanted])
     cut = torch.from_numpy(scale * vectors[:, 0])
-    cut = cut - cut.mean()
+    side = cut > cut.mean()
     seed = int(cut.abs().argmax())
-    side = cut > 0 if cut[seed] > 0 else cut < 0
-    return part_with(side.view(height, width), *divmod(seed, width))
+    found = side if side[seed] else ~side
+    return part_with(found.view(height, width), *divmod(seed, width))

@@ -32,7 +32,7 @@ class Localisation:
     )
     boxes: list[Boxes] = option(
         ["attention", "lost", "tokencut"],
-        "by which ways to look for a box: the brightest patches, or two graphs on patch features",
+        "by which ways to look for a box: the brightest patches, or two graphs on the last block's keys",
     )
     overlap: float = option(
         0.5, "intersection over union with an object's box above which a box is right", check=fraction

@@ -20,16 +20,16 @@ from dinomx_core.training.regions import Regions, regions_of, seen_mask
 from dinomx_interpret.finding import Box, box_of, brightest, from_attention, lost, tokencut
 from dinomx_interpret.localisation import Localisation
 
-ON_FEATURES = {"lost": lost, "tokencut": tokencut}
+ON_KEYS = {"lost": lost, "tokencut": tokencut}
 
 
 @dataclass
 class Seen:
-    """An image as the model saw it. heads (H, h, w): attention to patches; features (h, w, D); object (height, width) bool: what is
+    """An image as the model saw it. heads (H, h, w): attention to patches; keys (h, w, D); object (height, width) bool: what is
     object of the pixels seen; judged, likewise: what is one or the other; boxes: of the objects."""
 
     heads: Tensor
-    features: Tensor
+    keys: Tensor
     object: Tensor
     judged: Tensor
     boxes: list[Box]
@@ -88,7 +88,7 @@ class LocalisationEvaluator(Evaluator):
             "iou": iou(brightest(map, o.mass), seen.object, seen.judged),
         }
         for name in o.boxes:
-            patches = from_attention(map, o.mass) if name == "attention" else ON_FEATURES[name](seen.features)
+            patches = from_attention(map, o.mass) if name == "attention" else ON_KEYS[name](seen.keys)
             box = in_pixels(box_of(patches), map.shape, seen.object.shape)
             figures[f"corloc_{name}"] = float(max(overlap(box, other) for other in seen.boxes) > o.overlap)
         return figures
@@ -127,9 +127,8 @@ class LocalisationEvaluator(Evaluator):
 
     def looked_at(self, encoder: Encoder, batch: list[tuple[Item, Tensor]]) -> Iterator[Seen]:
         """A batch through the model."""
-        tokens, maps = head_maps(encoder, [item for item, _ in batch])
-        features = tokens.patches.unflatten(1, tokens.grid).mean(1)
-        for heads, patches, (_, mask) in zip(maps.cpu(), features.cpu(), batch):
+        _, maps, keys = head_maps(encoder, [item for item, _ in batch])
+        for heads, patches, (_, mask) in zip(maps.cpu(), keys.cpu(), batch):
             judged = mask != self.options.ignore
             yield Seen(heads, patches, (mask > 0) & judged, judged, objects(mask, self.options.ignore))
 

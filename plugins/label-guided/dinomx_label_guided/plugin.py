@@ -8,9 +8,8 @@ from dinomx_core import Draft, Placement, fraction, hookimpl, not_negative, opti
 
 
 def not_negative_values(instance: object, attribute: object, value: dict[str, float]) -> None:
-    """attrs validator: a table of numbers, none below 0 and one above."""
-    if value and (min(value.values()) < 0 or not max(value.values())):
-        raise ValueError(f"must be numbers from 0 on, one of them above, got {value}")
+    """attrs validator: a table of numbers, none below 0."""
+    not_negative(instance, attribute, list(value.values()))
 
 
 @attrs.frozen
