@@ -67,7 +67,9 @@ def main() -> None:
     for seed in range(given.seeds):  # arm by arm within a seed, so that an early end leaves whole comparisons
         for arm in given.arms:
             mine = [text for text in given.settings if arm != "unguided" or "augmentation.where" not in text]
-            done = api.run(config(given.name, given.data / given.name, arm, seed, given), overrides=mine, overwrite=True)
+            done = api.run(
+                config(given.name, given.data / given.name, arm, seed, given), overrides=mine, overwrite=True
+            )
             rows = RunFolder(done.folder).rows("evaluations")
             starts[arm].append(rows[0])
             ends[arm].append(rows[-1])

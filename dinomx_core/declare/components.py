@@ -132,9 +132,14 @@ class Augmentation(Component):
 
 @attrs.frozen
 class Placement(Component):
-    """Says where crops lie, whichever augmentation changes their pixels. Built as `build(options)` -> `training.contracts.Placement`."""
+    """Says where crops lie, whichever augmentation changes their pixels. `attends`: by the teacher's attention, which comes as an item's
+    regions; its options then have `every`, how often the teacher is asked, and `after`, the step until which it is not (both `Length`).
+
+    Built as `build(options)` -> `training.contracts.Placement`.
+    """
 
     kind: ClassVar[str] = "placement"
+    attends: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.frozen

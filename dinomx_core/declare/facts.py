@@ -167,6 +167,19 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def fitted(self, height: int, width: int) -> tuple[Size, int, int]:
+        """What an image of so many pixels is resized to, and the crop's top and left in that."""
+        (high, wide) = self.crop
+        scale = max(high / height, wide / width) * self.resize / min(self.crop)
+        size = Size(max(high, round(height * scale)), max(wide, round(width * scale)))
+        return size, (size.height - high) // 2, (size.width - wide) // 2
+
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Top, left, height and width of what the crop shows, in pixels of an image of so many."""
+        size, top, left = self.fitted(height, width)
+        down, across = height / size.height, width / size.width
+        return top * down, left * across, self.crop.height * down, self.crop.width * across
+
 
 @attrs.frozen
 class Draft:

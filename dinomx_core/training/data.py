@@ -5,7 +5,9 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
@@ -21,6 +23,9 @@ from dinomx_core.training.flow import Crop, Item, Views
 from dinomx_core.training.positions import positions
 from dinomx_core.training.stopping import SIGNALS
 from dinomx_core.training.streams import Stream
+
+if TYPE_CHECKING:
+    from dinomx_core.training.guide import Guide
 
 Sample = tuple[dict[str, list[Crop]], int, int, tuple[str, ...]]  # crops by view, label or -1, index, unreadable images
 TRIES = 100  # images in a row that may be unreadable
@@ -66,7 +71,9 @@ class TrainingImages(TorchDataset):
         intensity: Intensity,
         parts: Sequence[Part] = (),
         masks: Masks | None = None,
+        guide: "Guide | None" = None,
     ):
+        self.guide = guide
         self.data, self.augmentation, self.seed, self.images, self.masks = data, augmentation, seed, images, masks
         self.intensity = intensity
         self.positions = positions(len(data), seed, shuffle, images, parts)
@@ -80,6 +87,9 @@ class TrainingImages(TorchDataset):
         for index in range(min(TRIES, self.positions.room(first))):
             try:
                 item = self.read(first, index)
+                if self.guide:
+                    maps = self.guide.regions(position) if not index else None  # those of the image itself
+                    item = replace(item, regions=lambda maps=maps: maps)  # type: ignore[misc]
                 stream = Stream(self.seed, position, step=Stream(self.seed, "step", step))
                 crops = self.augmentation(item, stream)
                 if self.masks:

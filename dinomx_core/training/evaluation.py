@@ -23,10 +23,8 @@ READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
     """A prepared image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised."""
     (high, wide), some, image = how.crop, item.channels, item.image
-    height, width = image.shape[-2:]
-    scale = max(high / height, wide / width) * how.resize / min(how.crop)
-    image = resize(image, (max(high, round(height * scale)), max(wide, round(width * scale))))
-    top, left = (image.shape[-2] - high) // 2, (image.shape[-1] - wide) // 2
+    size, top, left = how.fitted(*image.shape[-2:])
+    image = resize(image, (size.height, size.width))
     cut = to_float(image[:, top : top + high, left : left + wide])
     return normalise(cut, chosen(how.mean, some), chosen(how.std, some))
 

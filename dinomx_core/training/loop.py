@@ -22,6 +22,7 @@ from dinomx_core.training.checkpoint import save_best, save_checkpoint
 from dinomx_core.training.data import Masks, MicroBatches, TrainingImages, Unreadable, make_loader
 from dinomx_core.training.evaluation import evaluate
 from dinomx_core.training.flow import Views
+from dinomx_core.training.guide import Guide, make_guide, refresh
 from dinomx_core.training.health import Health, Verdict
 from dinomx_core.training.stopping import StopRequest
 
@@ -35,7 +36,10 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
     Raises Stopped after saving when told to stop, TrainingError when the run cannot go on.
     """
     plan, spec = parts.plan, parts.plan.spec
-    images = make_images(parts)
+    guide = make_guide(parts, folder)
+    if guide is not None:
+        guide.check(first_step)
+    images = make_images(parts, guide)
     batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")
     kind = torch.float64 if spec.run.precision == "float64" else torch.float32
@@ -46,6 +50,9 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
         for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
             tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, step))
+
+            if guide is not None:  # for crops of later steps: where the teacher looks
+                refresh(guide, parts, folder, step, unreadable.evaluated)
 
             # the step
             started = time.perf_counter()
@@ -76,7 +83,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
     tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, plan.steps))
 
 
-def make_images(parts: Parts) -> TrainingImages:
+def make_images(parts: Parts, guide: Guide | None = None) -> TrainingImages:
     """The endless stream of training samples."""
     plan, spec = parts.plan, parts.plan.spec
     masks = None
@@ -85,7 +92,7 @@ def make_images(parts: Parts) -> TrainingImages:
         masks = Masks(parts.masking, view, plan.backbone.patch_size, plan.batch.images, plan.backbone.channel_tokens)
     return TrainingImages(
         parts.data, parts.augmentation, plan.seed, spec.loader.shuffle, plan.batch.images, parts.intensity,
-        plan.data.parts, masks,
+        plan.data.parts, masks, guide,
     )  # fmt: skip
 
 

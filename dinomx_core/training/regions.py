@@ -14,12 +14,15 @@ from dinomx_core.training.flow import Item
 @dataclass(frozen=True)
 class Regions:
     """Objects of an image. mask (H, W) int64: the class of each pixel, 0 for none; None: there is none. boxes (M, 4) int64: top, left,
-    height, width in pixels; classes (M,) int64: theirs, from 1 on; names: of the classes of boxes, the first of which is 1."""
+    height, width in pixels; classes (M,) int64: theirs, from 1 on; names: of the classes of boxes, the first of which is 1.
+    density (h, w) float32, instead of these: how much each cell of a grid counts, over `seen` (4,): top, left, height, width in pixels."""
 
     mask: Tensor | None = None
     boxes: Tensor | None = None
     classes: Tensor | None = None
     names: tuple[str, ...] = ()
+    density: Tensor | None = None
+    seen: Tensor | None = None
 
     def painted(self, height: int, width: int) -> Tensor:
         """(height, width) int64: the class of each pixel, boxes as if all of them were object, the last on top."""
@@ -68,9 +71,6 @@ def regions_of(item: Item) -> Regions | None:
 def seen_mask(mask: Tensor, how: Preprocessing) -> Tensor:
     """A mask (H, W) as an evaluation's image is seen: resized (nearest) and cut as `evaluation.preprocess` does, (height, width) of the
     crop, int64."""
-    (high, wide), (height, width) = how.crop, mask.shape
-    scale = max(high / height, wide / width) * how.resize / min(how.crop)
-    size = (max(high, round(height * scale)), max(wide, round(width * scale)))
-    seen = F.interpolate(mask[None, None].double(), size=size, mode="nearest-exact")[0, 0].long()
-    top, left = (size[0] - high) // 2, (size[1] - wide) // 2
-    return seen[top : top + high, left : left + wide]
+    size, top, left = how.fitted(*mask.shape)
+    seen = F.interpolate(mask[None, None].double(), size=(size.height, size.width), mode="nearest-exact")[0, 0].long()
+    return seen[top : top + how.crop.height, left : left + how.crop.width]

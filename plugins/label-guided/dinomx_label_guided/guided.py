@@ -1,5 +1,6 @@
-"""Crops put on labelled objects."""
+"""Crops put on labelled objects, or where the teacher looks."""
 
+from abc import abstractmethod
 from random import Random
 from typing import NamedTuple
 
@@ -12,9 +13,9 @@ from dinomx_core.training.contracts import Box, Placement
 from dinomx_core.training.flow import Item
 from dinomx_core.training.regions import Regions, regions_of
 from dinomx_core.training.streams import Stream
-from dinomx_label_guided.plugin import LabelGuided
+from dinomx_label_guided.plugin import AttentionGuided, LabelGuided
 
-GUIDED, PLAIN = "guided", "without-object"  # how a crop came to lie where it does
+GUIDED, PLAIN = "guided", "without-object"  # words of the metrics: how a crop came to lie where it does
 
 
 class Point(NamedTuple):
@@ -24,25 +25,37 @@ class Point(NamedTuple):
     column: int
 
 
-class LabelGuidedPlacement(Placement):
-    """Moves some of the first crops so that their centres lie in objects; size and aspect stay as they were drawn."""
+class Guided(Placement):
+    """Moves some of the first crops so that their centres lie at points of interest; size and aspect stay as they were drawn."""
 
-    def __init__(self, options: LabelGuided):
-        self.options = options
+    def __init__(self, options: LabelGuided | AttentionGuided):
+        self.probability = options.probability
         self.counts = {"local": options.locals, "global": options.globals}
 
     def __call__(self, item: Item, view: str, number: int, box: Box, stream: Stream) -> tuple[Box, str]:
-        """The box around an object's pixel, clamped to the image. Raises DataError for regions that do not fit the image."""
+        """The box around a point of interest, clamped to the image. Raises DataError for regions that do not fit the image."""
         if number >= self.counts.get(view, 0):
             return box, ""
         rng = stream.fresh(f"{view} guide {number}")
-        if rng.random() >= self.options.probability:
+        if rng.random() >= self.probability:
             return box, ""
         regions = regions_of(item)
         point = None if regions is None else self.point(regions, rng)
         if point is None:
             return box, PLAIN
         return around(point, box, item.image.shape[-2:]), GUIDED
+
+    @abstractmethod
+    def point(self, regions: Regions, rng: Random) -> Point | None:
+        """A point of interest, None where there is none."""
+
+
+class LabelGuidedPlacement(Guided):
+    """By masks and boxes."""
+
+    def __init__(self, options: LabelGuided):
+        super().__init__(options)
+        self.options = options
 
     def point(self, regions: Regions, rng: Random) -> Point | None:
         """A pixel of an object, of a class drawn by the weights; None where there is no object of a class with weight."""
@@ -64,6 +77,40 @@ class LabelGuidedPlacement(Placement):
         name = regions.names[number - 1] if 0 < number <= len(regions.names) else ""
         weights = self.options.weights
         return weights.get(name, weights.get(str(number), 1.0))
+
+
+class AttentionGuidedPlacement(Guided):
+    """By the teacher's attention."""
+
+    def __init__(self, options: AttentionGuided):
+        super().__init__(options)
+        self.mass = options.mass
+
+    def __call__(self, item: Item, view: str, number: int, box: Box, stream: Stream) -> tuple[Box, str]:
+        """Before there are maps, crops lie where they were drawn."""
+        box, word = super().__call__(item, view, number, box, stream)
+        return box, "" if word == PLAIN else word
+
+    def point(self, regions: Regions, rng: Random) -> Point | None:
+        """A pixel in one of the brightest patches, the brighter the likelier."""
+        if regions.density is None or regions.seen is None:
+            return None
+        weights = regions.density.flatten().tolist()
+        order = sorted(range(len(weights)), key=lambda number: (-weights[number], number))
+        kept, held = [], 0.0
+        for number in order:
+            kept.append(number)
+            held += weights[number]
+            if held >= self.mass * sum(weights):
+                break
+        if not held:
+            return None
+        rows, columns = regions.density.shape
+        row, column = divmod(rng.choices(kept, [weights[number] for number in kept])[0], columns)
+        top, left, height, width = regions.seen.tolist()
+        return Point(
+            int(top + height * (row + rng.random()) / rows), int(left + width * (column + rng.random()) / columns)
+        )
 
 
 def numbers_in(regions: Regions) -> list[int]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import attrs
 
-from dinomx_core import Draft, Placement, fraction, hookimpl, not_negative, option
+from dinomx_core import Draft, Length, Placement, fraction, hookimpl, not_negative, option
 
 
 def not_negative_values(instance: object, attribute: object, value: dict[str, float]) -> None:
@@ -30,6 +30,29 @@ class LabelGuided:
     )
 
 
+@attrs.frozen
+class AttentionGuided:
+    """Crops whose centres lie where the teacher looks, by maps of its attention that are made anew now and then."""
+
+    probability: float = option(0.5, "of each of the crops below to be put where the teacher looks", check=fraction)
+    locals: int = option(4, "the first so many local crops of an image may be", check=not_negative)
+    globals: int = option(0, "and the first so many global ones", check=not_negative)
+    mass: float = option(
+        0.6, "share of the attention that the patches hold in which centres may lie: the brightest ones", check=fraction
+    )
+    every: Length = option(
+        Length(5, "%"), "how often maps are made: of the images that come up a period later, by one forward pass each"
+    )
+    after: Length = option(Length(10, "%"), "until when crops lie anywhere, while the teacher has learnt nothing")
+
+
+def check_attention_guided(options: AttentionGuided, draft: Draft) -> list[tuple[str, str]]:
+    """There must be attention to look at."""
+    if draft.backbone is not None and draft.backbone.convolutions is not None:
+        return [("", "the backbone has no attention; take a transformer, or crops guided by labels (label-guided)")]
+    return []
+
+
 def check_label_guided(options: LabelGuided, draft: Draft) -> list[tuple[str, str]]:
     """Something must say what lies where."""
     if draft.data.regions or not options.probability:
@@ -48,3 +71,5 @@ def dinomx_placements():
     yield Placement(
         "label-guided", LabelGuided, "dinomx_label_guided.guided:LabelGuidedPlacement", check=check_label_guided
     )
+    build = "dinomx_label_guided.guided:AttentionGuidedPlacement"
+    yield Placement("attention-guided", AttentionGuided, build, check=check_attention_guided, attends=True)

@@ -205,3 +205,92 @@ def test_data_without_objects_are_refused(toy):
     assert api.plan(toy(augmentation={"where": {"name": "label-guided", "probability": 0.0}})).steps == 4
     with pytest.raises(ConfigError, match=r"where.weights: must be 0 or more, got \[-1.0\]"):
         api.plan(toy(augmentation={"where": {"name": "label-guided", "weights": {"1": -1.0}}}))
+
+
+def looking(**options):
+    return {
+        "augmentation": {"where": {"name": "attention-guided", "probability": 1.0, "every": 2, "after": 3, **options}}
+    }
+
+
+def metrics(done):
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(done.folder / "metrics.jsonl")]
+
+
+def test_crops_follow_the_brightest_patches():
+    density = torch.zeros(4, 6)
+    density[1, 4], density[3, 0], density[0, 0] = 0.5, 0.3, 0.2
+    found = Regions(density=density, seen=torch.tensor([0.0, 0.0, 40.0, 60.0]))
+    table = {"name": "multicrop", **TABLE, "where": {"name": "attention-guided", "probability": 1.0, "mass": 0.7}}
+    augment = construct(in_table("augmentation", table), 3)
+    boxes = [augment(image(found), Stream(1, number))["local"][0].box for number in range(200)]
+    centres = Counter(
+        (int(top + height / 2) // 10, int(left + abs(width) / 2) // 10) for top, left, height, width in boxes
+    )
+    assert centres[(1, 4)] / 200 == pytest.approx(5 / 8, abs=0.12)
+    assert not centres[(0, 0)]
+    nothing = augment(image(None), Stream(1, 1))["local"][0]
+    assert nothing.placed == ""
+
+
+def test_the_teacher_is_asked_now_and_then_and_workers_change_nothing(toy, tmp_path):
+    one = api.run(toy(run={"steps": 7, "name": "one"}, **looking()))
+    shares = [row.get("placed/guided", 0.0) for row in metrics(one)]
+    assert shares == [
+        0,
+        0,
+        0,
+        0,
+        0.5,
+        0.5,
+        0.5,
+    ]  # the two local crops of four, from the first whole period after step 3 on
+    assert metrics(api.run(toy(run={"steps": 7, "name": "two"}, loader={"workers": 2}, **looking()))) == metrics(one)
+    never = api.run(toy(run={"steps": 7, "name": "never"}, **looking(probability=0.0)))
+    assert metrics(never) == metrics(api.run(toy(run={"steps": 7, "name": "plain"})))
+    assert sorted(file.name for file in (one.folder / "attention").iterdir())[-1] == "3-0-of-1.safetensors"
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_an_attention_guided_run_goes_on_where_it_was_cut(toy, every):
+    assert_a_cut_changes_nothing(toy(run={"steps": 9}, **looking(every=every)))
+
+
+def test_maps_that_are_gone_are_told(toy):
+    import shutil
+
+    from dinomx_core.errors import TrainingError
+
+    config = toy(run={"steps": 6, "name": "gone"}, checkpoint={"every": 4}, **looking())
+    folder = api.run(config).folder
+    shutil.rmtree(folder / "attention")
+    shutil.rmtree(folder / "checkpoints" / "6")
+    with pytest.raises(
+        TrainingError, match="the attention maps of the steps from 4 on are not there; bring them back, or start anew"
+    ):
+        api.run(config, resume=True)
+
+
+@pytest.mark.slow
+def test_two_processes_ask_as_one_does(toy):
+    alone = metrics(api.run(toy(run={"steps": 7, "name": "alone"}, backbone={"drop_path": 0.0}, **looking())))
+    both = metrics(
+        api.run(
+            toy(
+                run={"steps": 7, "name": "both"},
+                backbone={"drop_path": 0.0},
+                parallelism={"name": "ddp", "processes": 2},
+                **looking(),
+            )
+        )
+    )
+    assert [row["loss"] for row in both] == pytest.approx([row["loss"] for row in alone], abs=2e-3)
+    assert [row.get("placed/guided") for row in both] == [row.get("placed/guided") for row in alone]
+
+
+def test_a_backbone_without_attention_is_refused(toy):
+    sizes = dict.fromkeys(("width", "depth", "heads", "patch_size", "drop_path"))
+    config = toy(backbone={"name": "dinov3-convnext", **sizes}, **looking())
+    config["augmentation"]["globals"]["size"] = config["augmentation"]["locals"]["size"] = 32
+    with pytest.raises(ConfigError, match=r"augmentation.where: the backbone has no attention; take a transformer"):
+        api.plan(config)
