@@ -55,7 +55,8 @@ def explain(
     reference code. images: files, folders and manifests. out: default explain/NAME. size: pixels of the shorter side, or height and width;
     None: that of evaluations. block: whose attention, from 1; -1: the last. channels: up to three that are shown. patch: row and column,
     from 0, of the one whose similarity is drawn; None: the middle. map: config, folder or manifest whose images are laid out by their
-    features. limit: images drawn, evenly spread. overwrite: write into a folder that holds other things, too. Raises ConfigError and DataError.
+    features. limit: images drawn, evenly spread. overwrite: write into a folder that holds other things, too. Raises ConfigError and
+    DataError.
     """
     from dinomx_interpret.job import run
     from dinomx_interpret.opening import name_of

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import attrs
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -9,8 +10,8 @@ from dinomx_core.training.look.sheet import FAINT, GAP, INK, LINE, PAPER, cut_to
 from dinomx_interpret.panels import Panel
 
 SIDE = 224  # pixels, at least, of the shorter side of a picture that is written
-CELL = 260  # pixels of the longer side of a panel on a sheet
-COLUMNS = 4
+CELL, COLUMNS = 260, 4  # pixels of the longer side of a panel on a sheet, about; panels in a row
+SMALL, SWATCH = 15, 10  # pixels: height of a line of small text, side of a square of colour before it
 FRAME = ("#ffffff", "#d62728")  # around the patch that others are compared with: seen on dark and on bright
 
 
@@ -36,42 +37,66 @@ def framed(picture: Image.Image, grid: tuple[int, int], patch: int) -> Image.Ima
     return picture
 
 
-def sheet(title: str, note: str, picture: Image.Image, panels: Sequence[tuple[Panel, Image.Image]]) -> Image.Image:
-    """An image and its panels below a title, each with what it is and how it is read."""
-    cells = [("The image", f"{picture.width} x {picture.height} px as the model saw it", "", picture)]
-    cells += [(panel.title, panel.told, panel.rule, drawn) for panel, drawn in panels]
-    scale = CELL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    size = size if scale < 1 else picture.size
-    cell = max(CELL, size[0])
-    texts = [
-        [*wrapped(told, cell, font(11)), *(wrapped(rule, cell, font(11)) if rule else [])] for _, told, rule, _ in cells
-    ]
-    heads = [wrapped(head, cell, font(13)) for head, *_ in cells]
+@attrs.frozen(eq=False)
+class Cell:
+    """A picture on a sheet, with the lines above it, and those below it, each with a colour to show before it or ""."""
+
+    head: tuple[str, ...]
+    picture: Image.Image
+    lines: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, panel: Panel, picture: Image.Image, width: int) -> "Cell":
+        """A panel's texts, wrapped."""
+        lines = [(text, colour) for text, colour in panel.legend]
+        lines += [(line, "") for text in (panel.told, panel.rule) if text for line in wrapped(text, width, font(11))]
+        return cls(tuple(wrapped(panel.title, width, font(13))), picture, tuple(lines))
+
+
+def sheet(
+    title: str, note: str, picture: Image.Image, grid: tuple[int, int], panels: Sequence[Panel], patch: int
+) -> Image.Image:
+    """An image and its panels below a title, each with what it is and how it is read; on the last one the patch is framed."""
+    side = max(1, round(CELL / max(grid)))  # of a patch
+    size = (grid[1] * side, grid[0] * side)
+    width = max(CELL, size[0])
+    seen = Panel("image", "The image", f"{picture.width} x {picture.height} px as the model saw it", "", np.empty(0))
+    shrinks = picture.width > size[0]
+    whole = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST)
+    cells = [Cell.of(seen, whole, width), *(Cell.of(panel, spread(panel.colours, size), width) for panel in panels)]
+    framed(cells[-1].picture, grid, patch)
     columns = min(COLUMNS, len(cells))
-    width = GAP + columns * (cell + GAP)
-    top = [*wrapped(note, width - 2 * GAP, font(12))]
-    rows = [range(first, min(first + columns, len(cells))) for first in range(0, len(cells), columns)]
-    tall = [
-        max(len(heads[n]) for n in row) * LINE + size[1] + max(len(texts[n]) for n in row) * 15 + 2 * GAP
-        for row in rows
-    ]
-    page = Image.new("RGB", (width, GAP + LINE + len(top) * 16 + GAP + sum(tall)), PAPER)
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+    wide = GAP + columns * (width + GAP)
+    top = wrapped(note, wide - 2 * GAP, font(12))
+    y = 2 * GAP + LINE + len(top) * LINE
+    page = Image.new("RGB", (wide, y + sum(height_of(row) for row in rows)), PAPER)
     drawing = ImageDraw.Draw(page)
-    drawing.text((GAP, GAP), cut_to(title, width - 2 * GAP, font(16)), INK, font(16))
+    drawing.text((GAP, GAP), cut_to(title, wide - 2 * GAP, font(16)), INK, font(16))
     for number, line in enumerate(top):
-        drawing.text((GAP, GAP + LINE + 4 + number * 16), line, FAINT, font(12))
-    y = GAP + LINE + len(top) * 16 + GAP
-    for row, height in zip(rows, tall):
-        above = max(len(heads[n]) for n in row) * LINE
-        for place, n in enumerate(row):
-            x = GAP + place * (cell + GAP)
-            for number, line in enumerate(heads[n]):
-                drawing.text((x, y + above - (len(heads[n]) - number) * LINE), line, INK, font(13))
-            drawn = cells[n][3].convert("RGB")
-            how = Image.Resampling.LANCZOS if n == 0 else Image.Resampling.NEAREST
-            page.paste(drawn.resize(size, how), (x, y + above))
-            for number, line in enumerate(texts[n]):
-                drawing.text((x, y + above + size[1] + 4 + number * 15), line, FAINT, font(11))
-        y += height
+        drawing.text((GAP, GAP + LINE * (number + 1) + 4), line, FAINT, font(12))
+    for row in rows:
+        for place, cell in enumerate(row):
+            put(page, cell, GAP + place * (width + GAP), y + LINE * max(len(other.head) for other in row))
+        y += height_of(row)
     return page
+
+
+def height_of(row: Sequence[Cell]) -> int:
+    """Pixels of a row of cells."""
+    parts = [(len(cell.head) * LINE, len(cell.lines) * SMALL) for cell in row]
+    return max(above for above, _ in parts) + row[0].picture.height + max(below for _, below in parts) + 2 * GAP
+
+
+def put(page: Image.Image, cell: Cell, left: int, top: int) -> None:
+    """A cell on the page, its picture's corner there."""
+    drawing = ImageDraw.Draw(page)
+    for number, line in enumerate(reversed(cell.head), 1):
+        drawing.text((left, top - number * LINE), line, INK, font(13))
+    page.paste(cell.picture, (left, top))
+    for number, (line, colour) in enumerate(cell.lines):
+        y, indent = top + cell.picture.height + 4 + number * SMALL, 0
+        if colour:
+            drawing.rectangle((left, y + 2, left + SWATCH, y + 2 + SWATCH), fill=colour)
+            indent = SWATCH + 6
+        drawing.text((left + indent, y), line, FAINT, font(11))

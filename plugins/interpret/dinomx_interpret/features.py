@@ -32,7 +32,7 @@ def components(features: np.ndarray, count: int) -> np.ndarray:
 
 def border(grid: tuple[int, int]) -> np.ndarray:
     """(h * w,) bool: the patches along an image's edges."""
-    inner = np.zeros(grid, bool)
+    inner: np.ndarray = np.zeros(grid, bool)
     inner[EDGE:-EDGE, EDGE:-EDGE] = True
     return ~inner.ravel()
 

@@ -72,7 +72,7 @@ def of_files(files: Sequence[Path], reading: Reading) -> Images:
         )
     options = ImageFolder(path="", reader=reading.reader, neighbours=reading.neighbours)
     arranged = arrange(options, [[file.absolute() for file in files]])
-    none = np.full(len(arranged.planes), -1, np.int32)
+    none: np.ndarray = np.full(len(arranged.planes), -1, np.int32)
     pictures = Pictures(
         Path.cwd(), tuple(map(str, files)), arranged.planes, none, (), none, (), faults=arranged.faults, own=reading.neighbours
     )  # fmt: skip

@@ -164,13 +164,13 @@ def files_of(
     files: dict[str, Callable[[Path], Any]] = {}
     title = f"{report['name']}: {report['blocks']} blocks, patches of {report['patch_size']} px"
     for image in drawn:
-        base = drawing.enlarged(image.picture)
-        pictures = [(panel, drawing.spread(panel.colours, base.size)) for panel in image.panels]
-        drawing.framed(pictures[-1][1], image.seen.grid, image.patch)
+        base, grid = drawing.enlarged(image.picture), image.seen.grid
+        pictures = {panel.name: drawing.spread(panel.colours, base.size) for panel in image.panels}
+        drawing.framed(pictures[image.panels[-1].name], grid, image.patch)
         note = " · ".join(part for part in (image.name, report["shown"]) if part)
-        files[f"{image.stem}.png"] = drawing.sheet(title, note, image.picture, pictures).save
+        files[f"{image.stem}.png"] = drawing.sheet(title, note, image.picture, grid, image.panels, image.patch).save
         files[f"{image.stem}/image.png"] = base.save
-        files.update({f"{image.stem}/{panel.name}.png": picture.save for panel, picture in pictures})
+        files.update({f"{image.stem}/{name}.png": picture.save for name, picture in pictures.items()})
     if mapped is not None:
         files["map.png"] = lambda path: path.write_bytes(mapped.light)
     files[folder.PAGE] = lambda path: path.write_text(page(report, drawn, shared, mapped), "utf-8")

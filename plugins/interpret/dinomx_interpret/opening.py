@@ -90,8 +90,9 @@ def sides_of(source: Path) -> tuple[int, int]:
         if isinstance(size, dict):
             size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
         sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
-        if all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
-            return sides[0], sides[1]
+        found = [side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side > 0]
+        if len(found) == 2:
+            return found[0], found[1]
     return SIDE, SIDE
 
 

@@ -94,9 +94,14 @@ def reading(report: dict[str, Any]) -> Iterator[str]:
     """How the maps are read."""
     if report["heads"]:
         yield (
-            f"<p>Attention of block {report['block']}, of the {report['query']} to the patches; class token and registers are no part of the "
-            f"maps. Each map has its own brightest value: {scale(HEAT, 'none', 'the most of this map')}</p>"
+            f"<p>Attention of block {report['block']}, of the {report['query']} to the patches; class token and registers are no "
+            f"part of the maps. Each map has its own brightest value: {scale(HEAT, 'none', 'the most of this map')}</p>"
         )
+    yield (
+        "<p>Principal components: what is similar has similar colours, in all images; grey is what the first component over all patches puts "
+        "apart, on the side that lies more along the images' edges. Clusters: k-means of the patches' directions; a colour is the same "
+        "cluster in all images.</p>"
+    )
 
 
 def maps(number: int, image: Explained) -> Iterator[str]:
@@ -116,11 +121,14 @@ def maps(number: int, image: Explained) -> Iterator[str]:
 def figure(number: int, image: Explained, panel: Panel) -> str:
     """A map over its image."""
     height, width = image.seen.grid
-    rule = "" if panel.name.startswith(("attention", "register", "rollout")) else f"; {panel.rule}"
+    legend = "".join(
+        f'<i class="swatch" style="background:{colour}"></i>{escape(text)} ' for text, colour in panel.legend
+    )
+    told = panel.told or ", ".join(text for text, _ in panel.legend)
     return (
         f'<figure><div class="stack" data-under="image-{number}" style="aspect-ratio:{width}/{height}"><img class="over" '
-        f'src="{embedded(Image.fromarray(panel.colours))}" alt="{escape(f"{panel.title} of {image.name}: {panel.told}")}"></div>'
-        f"<figcaption><b>{escape(panel.title)}</b>{escape(panel.told + rule)}</figcaption></figure>"
+        f'src="{embedded(Image.fromarray(panel.colours))}" alt="{escape(f"{panel.title} of {image.name}: {told}")}"></div>'
+        f"<figcaption><b>{escape(panel.title)}</b>{legend}{escape(panel.told)}</figcaption></figure>"
     )
 
 

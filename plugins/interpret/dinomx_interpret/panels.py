@@ -10,19 +10,24 @@ from dinomx_interpret import features
 from dinomx_interpret.seeing import Seen
 
 HEAT, NEAR = "inferno", "viridis"  # of attention, and of similarity
+USUAL = 0.99  # of the patches: what the others have
 BEHIND = (0.36, 0.36, 0.38)  # the grey of what is no foreground
+PCA_RULE = "similar colours: similar patches, in all images; grey: behind"
+CLUSTER_RULE = "a colour is the same cluster in all images"
 FEW = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")  # Okabe and Ito's
 
 
 @attrs.frozen(eq=False)
 class Panel:
-    """A map of an image: a name for its file, a title, what its numbers come to, how it is read, and colours (h, w, 3) uint8."""
+    """A map of an image: a name for its file, a title, what its numbers come to, how it is read, and colours (h, w, 3) uint8. legend:
+    texts with colours of their own, "#rrggbb"."""
 
     name: str
     title: str
     told: str
     rule: str
     colours: np.ndarray
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 @cache
@@ -45,15 +50,19 @@ def palette(count: int) -> np.ndarray:
         return np.array([[int(c[n : n + 2], 16) for n in (1, 3, 5)] for c in FEW[:count]], np.uint8)
     from matplotlib import colormaps
 
-    return (np.array(colormaps["tab20"].colors)[:count] * 255).round().astype(np.uint8)
+    return (colormaps["tab20"](np.arange(count))[:, :3] * 255).round().astype(np.uint8)
 
 
 def heat(name: str, title: str, values: np.ndarray) -> Panel:
-    """A map of attention, from none to its own largest value."""
-    share, most = float(values.sum()), float(values.max())
+    """A map of attention, from none to its own largest value; where a few patches have far more than all others, as in models without
+    registers, up to twice what the next have."""
+    share, most, usual = float(values.sum()), float(values.max()), float(np.quantile(values, USUAL))
+    top = 2 * usual if 0 < 2 * usual < most else most
     even = share / values.size
     told = f"{100 * share:.3g}% goes to patches, at most {most / even if even else 0:.3g} times the even share"
-    return Panel(name, title, told, "black: none; brightest: the most of this map", painted(values, 0, most, HEAT))
+    if top < most:
+        told += f"; {int((values > top).sum())} of {values.size} are brighter than the scale, which ends at {top / even:.3g} times"
+    return Panel(name, title, told, "black: none; brightest: the most of this map", painted(values, 0, top, HEAT))
 
 
 def attention(seen: Seen, block: int) -> Iterator[Panel]:
@@ -99,13 +108,16 @@ class Shared:
             rgb = np.where(np.isnan(colours), BEHIND, colours)
             pca = Panel(
                 "pca", "Principal components", f"{100 * front.mean():.3g}% of the patches are foreground",
-                "equal colours: similar patches, in all images; grey: behind the first component's mean",
+                PCA_RULE,
                 (rgb * 255).round().astype(np.uint8),
             )  # fmt: skip
             shares = np.bincount(numbers.ravel(), minlength=count) / numbers.size
-            told = ", ".join(f"{n + 1}: {100 * share:.3g}%" for n, share in enumerate(shares) if share)
-            rule = "k-means of directions; the same number and colour is the same cluster in all images"
-            result.append([pca, Panel("clusters", f"{count} clusters", told, rule, known[numbers])])
+            legend = tuple(
+                (f"{100 * share:.3g}%", "#{:02x}{:02x}{:02x}".format(*known[n]))
+                for n, share in enumerate(shares)
+                if share
+            )
+            result.append([pca, Panel("clusters", f"{count} clusters", "", CLUSTER_RULE, known[numbers], legend)])
         return result
 
 

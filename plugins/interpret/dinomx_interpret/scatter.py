@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -40,13 +41,19 @@ def draw(
     FigureCanvasAgg(figure)
     plane = figure.add_subplot(facecolor=theme.paper)
     classes = shown_classes(names)
-    colours = {name: tuple(row / 255) for name, row in zip(classes, palette(max(1, len(classes))))}
+    colours: dict[str, Any] = {name: tuple(row / 255) for name, row in zip(classes, palette(max(1, len(classes))))}
     colours.setdefault(OTHERS, theme.faint)
     groups = [name if name in colours else OTHERS for name in names]
     for name in [*classes, *([OTHERS] if OTHERS in groups and OTHERS not in classes else [])]:
         of = np.array([group == name for group in groups])
         plane.scatter(
-            *places[of].T, s=16, color=[colours[name]], label=f"{name} ({of.sum()})", linewidths=0, alpha=0.85
+            places[of, 0],
+            places[of, 1],
+            16,
+            color=[colours[name]],
+            label=f"{name} ({of.sum()})",
+            linewidths=0,
+            alpha=0.85,
         )
     for number in spread_out(places):
         box = OffsetImage(np.asarray(pictures[number]), zoom=72 / 110)

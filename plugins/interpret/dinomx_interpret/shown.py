@@ -48,5 +48,6 @@ def picture_of(model: Model, item: Item, pixels: torch.Tensor, channels: tuple[i
 
 def stem(number: int, name: str) -> str:
     """What an image's files are called: its place, and its own name as every file system takes it."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[/\\]", name)[-1]).strip(".-")[:60]
+    own = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", re.split(r"[/\\]", name)[-1])
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip(".-")[:60]
     return f"{number:02}-{plain}" if plain else f"{number:02}"
