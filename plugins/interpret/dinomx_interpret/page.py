@@ -95,12 +95,13 @@ def reading(report: dict[str, Any]) -> Iterator[str]:
     if report["heads"]:
         yield (
             f"<p>Attention of block {report['block']}, of the {report['query']} to the patches; class token and registers are no "
-            f"part of the maps. Each map has its own brightest value: {scale(HEAT, 'none', 'the most of this map')}</p>"
+            f"part of the maps. Each map has its own scale: {scale(HEAT, 'none', 'the most of this map')}, or, where a few patches have "
+            "far more than all others, as much as is said.</p>"
         )
     yield (
-        "<p>Principal components: what is similar has similar colours, in all images; grey is what the first component over all patches puts "
-        "apart, on the side that lies more along the images' edges. Clusters: k-means of the patches' directions; a colour is the same "
-        "cluster in all images.</p>"
+        "<p>Principal components: what is similar has similar colours, in all images; grey is what the first component over all "
+        "patches puts apart, on the side that lies more along the images' edges. Clusters: k-means of the patches' directions; a "
+        "colour is the same cluster in all images.</p>"
     )
 
 
@@ -124,11 +125,13 @@ def figure(number: int, image: Explained, panel: Panel) -> str:
     legend = "".join(
         f'<i class="swatch" style="background:{colour}"></i>{escape(text)} ' for text, colour in panel.legend
     )
+    clipped = panel.rule.partition("; ")[2] if panel.clipped else ""
+    below = escape("; ".join(text for text in (panel.told, clipped) if text))
     told = panel.told or ", ".join(text for text, _ in panel.legend)
     return (
         f'<figure><div class="stack" data-under="image-{number}" style="aspect-ratio:{width}/{height}"><img class="over" '
         f'src="{embedded(Image.fromarray(panel.colours))}" alt="{escape(f"{panel.title} of {image.name}: {told}")}"></div>'
-        f"<figcaption><b>{escape(panel.title)}</b>{legend}{escape(panel.told)}</figcaption></figure>"
+        f"<figcaption><b>{escape(panel.title)}</b>{legend}{below}</figcaption></figure>"
     )
 
 

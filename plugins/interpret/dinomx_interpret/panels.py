@@ -20,7 +20,7 @@ FEW = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b
 @attrs.frozen(eq=False)
 class Panel:
     """A map of an image: a name for its file, a title, what its numbers come to, how it is read, and colours (h, w, 3) uint8. legend:
-    texts with colours of their own, "#rrggbb"."""
+    texts with colours of their own, "#rrggbb". clipped: whether some patches are beyond the end of the scale."""
 
     name: str
     title: str
@@ -28,6 +28,7 @@ class Panel:
     rule: str
     colours: np.ndarray
     legend: tuple[tuple[str, str], ...] = ()
+    clipped: bool = False
 
 
 @cache
@@ -59,10 +60,14 @@ def heat(name: str, title: str, values: np.ndarray) -> Panel:
     share, most, usual = float(values.sum()), float(values.max()), float(np.quantile(values, USUAL))
     top = 2 * usual if 0 < 2 * usual < most else most
     even = share / values.size
-    told = f"{100 * share:.3g}% goes to patches, at most {most / even if even else 0:.3g} times the even share"
+    told, rule = f"{100 * share:.3g}% goes to patches", "black: none; brightest: the most of this map"
+    told += f", at most {most / even:.3g} times the even share" if even else ""
     if top < most:
-        told += f"; {int((values > top).sum())} of {values.size} are brighter than the scale, which ends at {top / even:.3g} times"
-    return Panel(name, title, told, "black: none; brightest: the most of this map", painted(values, 0, top, HEAT))
+        over = int((values > top).sum())
+        rule = (
+            f"black: none; brightest: {top / even:.3g} times the even share and more, {over} of {values.size} patches"
+        )
+    return Panel(name, title, told, rule, painted(values, 0, top, HEAT), clipped=top < most)
 
 
 def attention(seen: Seen, block: int) -> Iterator[Panel]:

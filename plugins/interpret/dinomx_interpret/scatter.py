@@ -57,7 +57,7 @@ def draw(
         )
     for number in spread_out(places):
         box = OffsetImage(np.asarray(pictures[number]), zoom=72 / 110)
-        frame = {"edgecolor": colours[groups[number]], "facecolor": theme.paper, "linewidth": 1.6, "pad": 0.12}
+        frame = {"edgecolor": colours[groups[number]], "facecolor": theme.paper, "linewidth": 1.6}
         plane.add_artist(AnnotationBbox(box, tuple(places[number]), bboxprops=frame, pad=0.12, zorder=3))
     plane.set_xlabel(axes[0], color=theme.ink)
     plane.set_ylabel(axes[1], color=theme.ink)
