@@ -120,9 +120,11 @@ def labelled(place: Path, model: Model, plugins: Sequence[ModuleType]) -> tuple[
 def thumbnail(model: Model, item: Item, channels: tuple[int, ...]) -> Image.Image:
     """A small picture of a prepared image."""
     height, width = item.image.shape[-2:]
-    scale = min(1, scatter.THUMBNAIL / max(height, width))
-    small = resize(item.image, (max(1, round(height * scale)), max(1, round(width * scale))))
-    return picture_of(model, item, to_float(small), channels).convert("RGB")
+    scale = scatter.THUMBNAIL / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = item.image if scale > 1 else resize(item.image, size)
+    picture = picture_of(model, item, to_float(small), channels).convert("RGB")
+    return picture.resize(size[::-1], Image.Resampling.NEAREST)
 
 
 def laid_out(features: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:

@@ -51,7 +51,8 @@ def palette(count: int) -> np.ndarray:
         return np.array([[int(c[n : n + 2], 16) for n in (1, 3, 5)] for c in FEW[:count]], np.uint8)
     from matplotlib import colormaps
 
-    return (colormaps["tab20"](np.arange(count))[:, :3] * 255).round().astype(np.uint8)
+    table = colormaps["tab10" if count <= 10 else "tab20"]
+    return (table(np.arange(count))[:, :3] * 255).round().astype(np.uint8)
 
 
 def heat(name: str, title: str, values: np.ndarray) -> Panel:
