@@ -88,7 +88,7 @@ def inspected(options: Mix) -> tuple[DataInfo, list[DataInfo]]:
         tuple(sorted({name for info in infos for name in info.classes})) if labelled else (),
         tuple(f"{label}: {note}" for label, info in zip(options.sources, infos) for note in info.notes),
         "".join(info.digest for info in infos), unreadable=tuple(fault for info in infos for fault in info.unreadable),
-        sampled=joined([info.sampled for info in infos if info.sampled]), names=names,
+        sampled=joined([info.sampled for info in infos if info.sampled]), names=names, regions=any(info.regions for info in infos),
         parts=tuple(
             Part(i.count, w, n, f"sources.{label}", i.sampled) for label, i, w, n in zip(options.sources, infos, weights, numbers)
         ),

@@ -16,8 +16,8 @@ from dinomx_core.training.look.names import Naming, as_they_are, hashed
 from dinomx_core.training.model import Model
 from dinomx_interpret import drawing, folder, shown
 from dinomx_interpret.api import Wanted
-from dinomx_interpret.finding import Found, find
 from dinomx_interpret.mapping import Mapped, map_of
+from dinomx_interpret.named import Found, find
 from dinomx_interpret.opening import name_of, open_model
 from dinomx_interpret.page import page
 from dinomx_interpret.panels import Panel, Shared, attention, similar

@@ -1,11 +1,14 @@
-"""Declarations."""
+"""Declarations. No torch."""
 
-from dinomx_core import Command, hookimpl
+from dinomx_core import Command, Evaluator, hookimpl
+from dinomx_interpret.localisation import Localisation, check_localisation
 
 
 @hookimpl
 def dinomx_evaluators():
-    return ()
+    yield Evaluator(
+        "localisation", Localisation, "dinomx_interpret.localising:LocalisationEvaluator", check=check_localisation
+    )
 
 
 @hookimpl

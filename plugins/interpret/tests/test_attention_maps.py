@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from dinomx_core import api
-from dinomx_core.training.attention import recorded
+from dinomx_core.training.attention import recorded, recorded_keys
 from dinomx_core.training.flow import Item
-from dinomx_core.training.maps import on_patches
+from dinomx_core.training.maps import head_maps, on_patches
 from dinomx_core.training.model import Model
 from dinomx_core.training.pixels import normalise
 from dinomx_interpret.opening import open_model
@@ -144,5 +144,12 @@ def test_channels_with_patches_of_their_own_are_put_together(name, toy, image_fo
     torch.testing.assert_close(torch.tensor(found.attended.heads), rows)
     assert found.grid == GRID and found.attended.registers.shape == (registers, *GRID)
     torch.testing.assert_close(torch.tensor(found.patches), tokens.patches[0].unflatten(0, (3, 28)).mean(0))
+    alone, heads, keys = head_maps(model._encoder, [item, item])  # at the size of evaluations
+    with torch.no_grad(), recorded_keys() as own:
+        model.encode([item, item])
+    height, width = alone.grid[1:]
+    patches = own[-1][:, :, prefix:].transpose(1, 2).flatten(2).reshape(2, 3, height, width, 16)
+    torch.testing.assert_close(keys, patches.mean(1))
+    assert heads.shape == (2, 2, height, width)
     shares = found.attended.heads.sum((1, 2)) + last[:, :, 0, :prefix].sum(-1).mean(0).numpy()
     torch.testing.assert_close(torch.tensor(shares), torch.ones(2, dtype=torch.float32))
