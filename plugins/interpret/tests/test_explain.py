@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -269,6 +270,23 @@ def test_a_map_lays_out_the_data_of_a_config_and_leaves_out_what_cannot_be_read(
     with pytest.raises(DataError) as caught:
         explain(tmp_path / "cells.toml", tmp_path / "digit.png", out=tmp_path / "out", map=tmp_path / "few")
     assert str(caught.value) == f"{tmp_path}/few: a map needs three images that can be read or more; 1 of 1 can"
+
+
+def test_umap_lays_out_the_map_where_it_is_installed(model, image_folder, tmp_path, monkeypatch):
+    asked = {}
+
+    class Umap:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, features):
+            asked["shape"] = features.shape
+            return features[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    told = explain(model, image_folder, out=tmp_path / "out", limit=1, map=image_folder)
+    assert told["map"]["projection"] == "UMAP of cosines; distances between far groups mean little"
+    assert asked == {"n_neighbors": 11, "metric": "cosine", "random_state": 0, "n_jobs": 1, "shape": (12, 16)}
 
 
 def test_features_that_are_not_finite_are_refused(model, tmp_path):
