@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
+    Command,
     Dataset,
     Evaluator,
     Head,
@@ -73,6 +74,7 @@ __all__ = [
     "Backbone",
     "BackboneShape",
     "Chosen",
+    "Command",
     "ConfigError",
     "DataError",
     "DataInfo",

@@ -10,11 +10,13 @@ import typer
 
 from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
+from dinomx_core.cli_plugins import Commands
 from dinomx_core.errors import ConfigError, DinomxError, Problem
 from dinomx_core.planning.world import started
 
 app = typer.Typer(
     name="dinomx",
+    cls=Commands,
     help="Self-supervised training of vision transformers from one TOML file.",
     no_args_is_help=True,
     add_completion=False,

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dinomx_core.declare.components import KINDS, EvaluatorFrame, LossFrame
+from dinomx_core.declare.components import KINDS, Command, EvaluatorFrame, LossFrame
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
@@ -133,6 +133,8 @@ def page() -> str:
     lines += [STAGES, "# Components", ""]
     registry = discover()
     for kind in KINDS:
+        if kind is Command:
+            continue  # no config names one
         for name in registry.names(kind.kind):  # type: ignore[attr-defined]
             component = registry.find(kind.kind, name)  # type: ignore[attr-defined]
             lines += [f"## {component.kind} `{name}`", ""]

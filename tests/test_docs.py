@@ -86,7 +86,7 @@ def place(tmp_path, monkeypatch, small_dinov2):
     ):
         (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(TOP))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TOP), os.environ.get("PYTHONPATH", ""))))
     return tmp_path
 
 
@@ -154,7 +154,7 @@ def runnable(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("sh"))
 def test_every_command_runs(place, text, request):
-    if re.search("(export|embed) runs/cells", text):
+    if re.search("(export|embed|explain) runs/cells", text):
         request.getfixturevalue("with_run")
         shutil.rmtree(place / "exported")
     if "dinomx init slices/" in text:

@@ -96,8 +96,13 @@ def dinomx_recipes() -> Iterable[c.Recipe]:  # type: ignore[empty-body]
     """Yield recipes, e.g. `yield Recipe("dinov1", "dinomx_dinov1:recipes/dinov1.toml", "the paper's ViT-S/16")`."""
 
 
+@hookspec
+def dinomx_commands() -> Iterable[c.Command]:  # type: ignore[empty-body]
+    """Yield commands, e.g. `yield Command("explain", "dinomx_interpret.command:explain", "Draw what a model sees in images.")`."""
+
+
 HOOKS = {kind.kind: f"dinomx_{name}" for kind, name in zip(  # type: ignore[attr-defined]
     c.KINDS,
     ("backbones", "heads", "targets", "losses", "augmentations", "placements", "maskings", "strategies", "parallelisms", "datasets",
-     "readers", "intensities", "evaluators", "recipes"),
+     "readers", "intensities", "evaluators", "recipes", "commands"),
 )}  # fmt: skip

@@ -3,12 +3,12 @@
 import importlib
 from typing import Any
 
-from dinomx_core.declare.components import Component
+from dinomx_core.declare.components import Command, Component
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import PluginError
 
 
-def attribute(component: Component) -> Any:
+def attribute(component: Component | Command) -> Any:
     """The object that a declaration's `build` names. Raises PluginError when the path does not lead anywhere."""
     module, _, name = component.build.partition(":")
     try:

@@ -24,16 +24,19 @@ def attended(encoder: Encoder, items: Iterable[Item]) -> tuple[Tokens, list[Tens
 
 
 def prefix_of(tokens: Tokens, attention: Tensor) -> int:
-    """How many tokens come before the patches in an attention (B, H, T, T)."""
-    return attention.shape[-1] - tokens.patches.shape[1]
+    """How many tokens come before the patches in an attention (S, H, T, T): of a sequence an image, or one each of its channels."""
+    return attention.shape[-1] - tokens.patches.shape[1] * len(tokens.patches) // len(attention)
 
 
-def on_patches(tokens: Tokens, attention: Tensor) -> Tensor:
-    """Attention (B, H, T, T) -> what goes to patches (B, H, N): from the class token, or the mean over all patches where a backbone
-    has none. Class token and registers take no part as keys, and the maps are not rescaled: a head may give patches little."""
+def on_patches(tokens: Tokens, attention: Tensor, query: int | None = None) -> Tensor:
+    """Attention (S, H, T, T) -> what goes to patches (B, H, N): from the prefix token `query`; None: from the class token, or the mean over
+    all patches where a backbone has none. Class token and registers take no part as keys, and the maps are not rescaled: a head may give
+    patches little. Where each channel is a sequence of its own, each gives its own patches' part."""
     prefix = prefix_of(tokens, attention)
-    rows = attention[:, :, 0] if tokens.cls is not None else attention[:, :, prefix:].mean(2)
-    return rows[..., prefix:]
+    if query is None and tokens.cls is not None:
+        query = 0
+    rows = attention[:, :, prefix:].mean(2) if query is None else attention[:, :, query]
+    return rows[..., prefix:].unflatten(0, (len(tokens.patches), -1)).transpose(1, 2).flatten(2)
 
 
 def head_maps(encoder: Encoder, items: Iterable[Item], block: int = -1) -> tuple[Tokens, Tensor, Tensor]:
@@ -41,7 +44,7 @@ def head_maps(encoder: Encoder, items: Iterable[Item], block: int = -1) -> tuple
     mean over channels, where these have patches of their own."""
     with recorded_keys() as keys:
         tokens, maps = attended(encoder, items)
-    channels, height, width = tokens.grid
-    found = on_patches(tokens, maps[block]).unflatten(-1, (channels, height, width))
-    grouped = keys[block][:, :, -tokens.patches.shape[1] :].transpose(1, 2).flatten(2).unflatten(1, tokens.grid)
+    found = on_patches(tokens, maps[block]).unflatten(-1, tokens.grid)
+    own = keys[block][:, :, prefix_of(tokens, maps[block]) :].transpose(1, 2).flatten(2)
+    grouped = own.reshape(len(tokens.patches), -1, own.shape[-1]).unflatten(1, tokens.grid)
     return tokens, torch.mean(found, 2), torch.mean(grouped, 1)
