@@ -188,6 +188,8 @@ def drawn(number: int, classes: Tensor, quota: int) -> Tensor:
 def count(pixels: Counter[tuple[int, int]], truth: Tensor, segmented: Tensor) -> None:
     """Add an image's pixels by their true class and the one they were told to be of."""
     known = truth != NONE
+    if not known.any():
+        return
     values, which = torch.cat([truth[known], segmented[known]]).unique(return_inverse=True)
     true, found = which.chunk(2)
     table = torch.bincount(true * len(values) + found, minlength=len(values) ** 2).view(len(values), -1)

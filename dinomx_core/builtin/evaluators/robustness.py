@@ -40,10 +40,11 @@ class RobustnessEvaluator(OneSetEvaluator):
 
     def changed(self, item: Item) -> Iterator[tuple[str, Item]]:
         """A prepared image in its variants, each with the name of its figure."""
-        yield "flip", replace(item, image=item.image.flip(-1))
-        for angle in self.options.rotation:
-            yield "rotation", replace(item, image=item.image.rot90(angle // 90, (-2, -1)))
         image, jitter = to_float(item.image), self.options.jitter
+        plain = item.image if item.image.dtype == torch.uint8 else image  # torch turns no uint16
+        yield "flip", replace(item, image=plain.flip(-1))
+        for angle in self.options.rotation:
+            yield "rotation", replace(item, image=plain.rot90(angle // 90, (-2, -1)))
         whole = item.image.dtype in (torch.uint8, torch.uint16)
         for contrast, brightness in ((1 + jitter, 0.0), (1 - jitter, 0.0), (1.0, jitter), (1.0, -jitter)):
             yield "intensity", replace(item, image=shifted(image, contrast, brightness, whole))
