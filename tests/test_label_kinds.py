@@ -242,6 +242,14 @@ def test_a_run_measures_labels_of_each_kind(toy, tmp_path, kind):
         assert result.figures["knn/info/mae@3"] < 30
 
 
+def test_looking_at_data_counts_each_of_several_classes(toy, tmp_path):
+    table = in_manifest(tmp_path, [["b", "a"], [], ["a"], None] * 3, label_kind="classes")
+    report = api.measure(toy(data={**table, "split": None}), out=tmp_path / "report", pictures=False)
+    assert report["classes"] == [
+        {"name": "no label", "images": 3}, {"name": "a", "images": 6}, {"name": "b", "images": 3},
+    ]  # fmt: skip
+
+
 def refused(config):
     with pytest.raises(ConfigError) as caught:
         api.plan(config)
