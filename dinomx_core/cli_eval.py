@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from dinomx_core.arguments import AsJson, Settings
-from dinomx_core.artifacts import finite
 
 
 def evaluate(
@@ -35,6 +34,8 @@ def evaluate(
         note=lambda text: typer.echo(f"warning: {text}", err=True),
     )  # fmt: skip
     if json_:
+        from dinomx_core.artifacts import finite
+
         typer.echo(json.dumps({**done, "rows": [finite(row) for row in done["rows"]]}, indent=1))
         return
     typer.echo("\n".join(table(done["rows"])))
