@@ -136,7 +136,7 @@ def test_missing_keys_name_what_could_stand_there(errors):
     assert errors("[run]\nbatch_size = 4\n") == [
         "c.toml:1: run.steps: missing",
         "c.toml: optimizer.lr: missing",
-        "c.toml: data: missing; add [data] with a name (digits, hf-dataset, image-folder, manifest, medmnist, mix, shards)",
+        "c.toml: data: missing; add [data] with a name (digits, hf-dataset, image-folder, manifest, marked, medmnist, mix, shards)",
         "c.toml: backbone: missing; add [backbone] with a name (bag-of-channels, channel-tokens, dinov2, dinov2-registers, dinov3-convnext, dinov3-vit, hf, vit)",
         "c.toml: augmentation: missing; add [augmentation] with a name (ct, microscopy, mri, multicrop, multispectral, natural, xray)",
         "c.toml: loss: no loss; add a table [loss.NAME] (dino, distill-features, gram, ibot, koleo) or a recipe",
@@ -229,7 +229,7 @@ def test_places_survive_comments_separators_and_overrides(errors):
     )
     assert (
         errors("[run]\nsteps = 1\nbatch_size = 1\n", "run.threads=1")[1]
-        == "c.toml: data: missing; add [data] with a name (digits, hf-dataset, image-folder, manifest, medmnist, mix, shards)"
+        == "c.toml: data: missing; add [data] with a name (digits, hf-dataset, image-folder, manifest, marked, medmnist, mix, shards)"
     )
     assert errors(GOOD, "optimizer.lr=-1") == ["--set optimizer.lr=-1: optimizer.lr: must be 0 or more, got -1.0"]
 

@@ -35,9 +35,7 @@ def pictures(root, name, count, seed, masks=None):
         Image.fromarray(image).save(root / name / f"{number}.png")
         Image.fromarray(mask).save(root / name / f"{number}-mask.png")
         has = masks is None or number in masks
-        lines.append(
-            json.dumps({"path": f"{name}/{number}.png", **({"mask": f"{name}/{number}-mask.png"} if has else {})})
-        )
+        lines.append(json.dumps({"path": f"{name}/{number}.png", "mask": f"{name}/{number}-mask.png" if has else None}))
     (root / f"{name}.jsonl").write_text("\n".join(lines))
     return {"name": "manifest", "path": str(root / f"{name}.jsonl"), "mask": "mask", "channels": 1}
 
@@ -152,6 +150,20 @@ def test_pixels_to_ignore_are_neither_learnt_nor_judged(tmp_path, sets):
     assert evaluator.learn(encoder_of(means)).labels.unique().tolist() == [0]
 
 
+def test_images_without_a_mask_are_left_out_and_counted(tmp_path):
+    bank = pictures(tmp_path, "bank", 12, 0, masks=range(9))
+    sets = {"bank": bank, "query": pictures(tmp_path, "query", 6, 1, masks=[1, 4])}
+    calls = []
+    found = construct(in_table("evaluator", {"name": "dense-knn", "k": 5, **sets})).evaluate(
+        encoder_of(lambda images: calls.append(len(images)) or means(images))
+    )
+    assert found["info/without_masks"] == 7 and calls == [9, 2] and found["miou"] > 0.8
+    none = {"bank": bank, "query": pictures(tmp_path, "none", 3, 1, masks=[])}
+    with pytest.raises(DataError) as caught:
+        construct(in_table("evaluator", {"name": "dense-linear", "epochs": 1, **none})).evaluate(encoder_of(means))
+    assert str(caught.value) == "none of the 3 images of `query` that can be read has a mask"
+
+
 def test_masks_that_number_objects_are_one_class(tmp_path, sets):
     for folder in ("bank", "query"):
         for number, file in enumerate((tmp_path / folder).glob("*-mask.png")):
@@ -197,7 +209,7 @@ def test_sets_without_masks_are_refused(toy, sets):
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(evaluate={"dense-knn": {"bank": {"name": "digits"}, "query": bare}}))
     assert str(caught.value) == "\n".join(
-        f"config: evaluate.dense-knn.{name}: comes without masks; give its manifest a column of masks (`mask`)"
+        f"config: evaluate.dense-knn.{name}: comes without masks; give its manifest a column of masks (`mask`), or wrap it in `marked`"
         for name in ("bank", "query")
     )
     with pytest.raises(ConfigError) as caught:

@@ -83,6 +83,15 @@ def place(tmp_path, monkeypatch, small_dinov2):
     rows = [f"{path.relative_to(tmp_path)},{n // 4:03},f" for n, path in enumerate((tmp_path / "cells").rglob("*.png"))]
     (tmp_path / "cells.csv").write_text("\n".join(["path,patient,sex", *rows]))
     marked(tmp_path, rng)
+    pictures = sorted((tmp_path / "slices").rglob("*.png"))
+    for picture in pictures[::2]:
+        mask = tmp_path / "masks" / picture.relative_to(tmp_path / "slices")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(40, dtype=np.uint8)).save(mask)
+    names = [str(picture.relative_to(tmp_path / "slices")) for picture in pictures]
+    lines = [f"slices/{name},{f'masks/{name}' if not n % 2 else ''}" for n, name in enumerate(names)]
+    (tmp_path / "slices.csv").write_text("\n".join(["path,mask", *lines]))
+    (tmp_path / "boxes.csv").write_text(f"image,left,top,width,height,class\n{names[0]},3,4,20,10,cell\n")
     for name in ("examples", "plugins", "tests"):
         os.symlink(TOP / name, tmp_path / name)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")

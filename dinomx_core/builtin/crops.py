@@ -6,6 +6,7 @@ import attrs
 
 from dinomx_core.declare.facts import Draft, Preprocessing, View
 from dinomx_core.declare.values import (
+    Chosen,
     Size,
     fraction,
     not_negative,
@@ -14,6 +15,7 @@ from dinomx_core.declare.values import (
     positive,
     share_range,
     size_option,
+    slot,
 )
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -84,6 +86,9 @@ class MultiCrop:
         "channels of the crops, for backbones that take some of them: all; locals: local crops have a random number of random ones "
         "(hierarchical channel sampling, Bao et al. 2024), the same for a step; each: global crops, too; one: all crops of an image have "
         "one of its channels",
+    )
+    where: Chosen | None = slot(
+        "placement", None, "what moves crops to places of its choice; left out: they lie anywhere"
     )
     mean: list[float] = option(IMAGENET_MEAN, "subtracted from pixels over 0..1, one for all channels or one a channel")
     std: list[float] = option(IMAGENET_STD, "divided by, likewise", check=positive)

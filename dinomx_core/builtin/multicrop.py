@@ -11,7 +11,8 @@ from torch import Tensor
 from dinomx_core.builtin.crops import Crops, MultiCrop
 from dinomx_core.declare.values import Size
 from dinomx_core.training import pixels as px
-from dinomx_core.training.contracts import Augmentation
+from dinomx_core.training.construct import construct
+from dinomx_core.training.contracts import Augmentation, Placement
 from dinomx_core.training.flow import Crop, Item
 from dinomx_core.training.streams import Stream
 
@@ -77,6 +78,7 @@ class Place:
     box: tuple[int, int, int, int]
     flip: bool
     vertical: bool
+    placed: str = ""
 
     def cut(self, image: Tensor, size: Size) -> Tensor:
         """(C, height, width) of `size`, float32 over 0..1, resized in the image's own depth."""
@@ -105,6 +107,7 @@ class MultiCropAugmentation(Augmentation):
         self.sets = [("global", options.globals)]
         if options.locals is not None and options.locals.count:
             self.sets.append(("local", options.locals))
+        self.where: Placement | None = None if options.where is None else construct(options.where)
 
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
         """The crops of one image."""
@@ -112,7 +115,7 @@ class MultiCropAugmentation(Augmentation):
         if self.options.channels == "one":
             item = some_channels(item, [stream.purpose("channel").randrange(len(item.image))])
         for name, crops in self.sets:
-            places = [self.place(item, stream, name, crops) for _ in range(crops.count)]
+            places = [self.place(item, stream, name, crops, number) for number in range(crops.count)]
             seen = self.sampled(item, stream, name)
             views[name] = self.crops(seen, stream, name, crops, places, sizes[name], distorted=True)
             if name == "global" and self.options.gram is not None:
@@ -141,13 +144,16 @@ class MultiCropAugmentation(Augmentation):
             result.update({name: size for name, size in given.items() if size})
         return result
 
-    def place(self, item: Item, stream: Stream, name: str, crops: Crops) -> Place:
-        """Box and flips, from the purpose "box"."""
+    def place(self, item: Item, stream: Stream, name: str, crops: Crops, number: int) -> Place:
+        """Box and flips, from the purpose "box"; a placement moves the box."""
         where = stream.purpose(f"{name} box")
         height, width = item.image.shape[-2:]
         box = draw_box(where, height, width, crops)
         flip, vertical = self.flips(crops)
-        return Place(box, flip=where.random() < flip, vertical=where.random() < vertical)
+        place = Place(box, flip=where.random() < flip, vertical=where.random() < vertical)
+        if self.where is not None:
+            place.box, place.placed = self.where(item, name, number, box, stream)
+        return place
 
     def flips(self, crops: Any) -> tuple[float, float]:
         """Probabilities of a left-right and an up-down flip."""
@@ -167,5 +173,7 @@ class MultiCropAugmentation(Augmentation):
             if distorted:
                 image = self.change(image, what, crops, number)
             mean, std = (px.chosen(values, item.channels) for values in (self.options.mean, self.options.std))
-            result.append(Crop(px.normalise(image, mean, std), place.signed, channels=item.channels))
+            result.append(
+                Crop(px.normalise(image, mean, std), place.signed, channels=item.channels, placed=place.placed)
+            )
         return result

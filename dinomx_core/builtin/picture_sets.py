@@ -135,8 +135,10 @@ def find_rows(options: ManifestFile) -> Pictures:
     except DataError as error:
         raise DataError(str(error), "columns" if error.key == "path_column" else error.key) from None
     root = Path(os.path.dirname(file))
-    further = [(name, "columns") for name in options.columns[1:]] + [(options.mask, "mask")] * bool(options.mask)
-    columns = [manifest.paths, *(texts(manifest, name, key) for name, key in further)]
+    columns = [manifest.paths, *(texts(manifest, name, "columns") for name in options.columns[1:])]
+    given = [str(value or "") for value in column_of(manifest, options.mask, "mask")] if options.mask else []
+    if given:  # the image stands in for a mask that is not there
+        columns.append([mask or path for mask, path in zip(given, manifest.paths)])
     base = os.path.dirname(file) + "/" if "://" in file else ""
     files = tuple(base + path if base and "://" not in path else path for column in columns for path in column)
     if not base:
@@ -149,6 +151,8 @@ def find_rows(options: ManifestFile) -> Pictures:
     planes, groups = arranged.planes, list(arranged.groups)
     width = len(options.columns) * (2 * options.neighbours + 1)
     masks = planes[:, width + options.neighbours] if options.mask else None
+    if masks is not None:
+        masks = np.where(np.array([not mask for mask in given])[row][:, None], -1, masks)
     faults = arranged.faults
     planes = planes[:, :width]
     if options.frame:

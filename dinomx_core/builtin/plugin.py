@@ -34,6 +34,7 @@ from dinomx_core.builtin.evaluators.options import (
     check_logistic,
 )
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
+from dinomx_core.builtin.marks import Marked, inspect_marked
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, in_folder, in_rows
 from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
 from dinomx_core.declare.components import (
@@ -92,6 +93,7 @@ def dinomx_datasets():
     yield Dataset("digits", Digits, "dinomx_core.builtin.digits:DigitsData", inspect=count_digits)
     yield Dataset("image-folder", ImageFolder, "dinomx_core.builtin.image_folder:ImageFolderData", inspect=in_folder)
     yield Dataset("manifest", ManifestFile, "dinomx_core.builtin.image_folder:ManifestData", inspect=in_rows)
+    yield Dataset("marked", Marked, "dinomx_core.builtin.marked:MarkedData", inspect=inspect_marked)
     yield Dataset("mix", Mix, "dinomx_core.builtin.mix:MixData", inspect=inspect_mix)
     yield Dataset("shards", Shards, "dinomx_core.builtin.sourced:ShardsData", inspect=count_shards)
     yield Dataset("hf-dataset", HfDataset, "dinomx_core.builtin.sourced:HfData", inspect=count_rows)

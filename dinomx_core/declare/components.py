@@ -131,6 +131,13 @@ class Augmentation(Component):
 
 
 @attrs.frozen
+class Placement(Component):
+    """Says where crops lie, whichever augmentation changes their pixels. Built as `build(options)` -> `training.contracts.Placement`."""
+
+    kind: ClassVar[str] = "placement"
+
+
+@attrs.frozen
 class Strategy(Component):
     """Changes what is trained or learnt from. `adapt(options, parameters)` says what it makes of the backbone's parameters, and raises
     DataError, with the option at fault as its key, where that means nothing; `networks(options)` lists networks that it brings.
@@ -236,6 +243,7 @@ KINDS: tuple[type, ...] = (
     Target,
     Loss,
     Augmentation,
+    Placement,
     Masking,
     Strategy,
     Parallelism,

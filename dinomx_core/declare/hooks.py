@@ -52,6 +52,11 @@ def dinomx_augmentations() -> Iterable[c.Augmentation]:  # type: ignore[empty-bo
 
 
 @hookspec
+def dinomx_placements() -> Iterable[c.Placement]:  # type: ignore[empty-body]
+    """Yield placements of crops, e.g. `yield Placement("label-guided", Guided, "dinomx_label_guided.placement:Guided")`."""
+
+
+@hookspec
 def dinomx_maskings() -> Iterable[c.Masking]:  # type: ignore[empty-body]
     """Yield maskings, e.g. `yield Masking("blocks", Blocks, "dinomx_dinov2.masks:BlockMasks", view=lambda options: options.view)`."""
 
@@ -93,6 +98,6 @@ def dinomx_recipes() -> Iterable[c.Recipe]:  # type: ignore[empty-body]
 
 HOOKS = {kind.kind: f"dinomx_{name}" for kind, name in zip(  # type: ignore[attr-defined]
     c.KINDS,
-    ("backbones", "heads", "targets", "losses", "augmentations", "maskings", "strategies", "parallelisms", "datasets", "readers",
-     "intensities", "evaluators", "recipes"),
+    ("backbones", "heads", "targets", "losses", "augmentations", "placements", "maskings", "strategies", "parallelisms", "datasets",
+     "readers", "intensities", "evaluators", "recipes"),
 )}  # fmt: skip

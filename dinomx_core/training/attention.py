@@ -12,6 +12,7 @@ from transformers import AttentionInterface
 NAME = "dinomx_sdpa"
 SHORT = 64  # tokens
 _recordings: list[list[Tensor]] = []
+_keys: list[list[Tensor]] = []
 
 
 def attention(
@@ -35,6 +36,8 @@ def attention(
     for maps in _recordings:
         scores = query @ key.transpose(-2, -1) * (scaling or query.shape[-1] ** -0.5)
         maps.append((scores if attention_mask is None else scores + attention_mask).softmax(-1).detach())
+    for keys in _keys:
+        keys.append(key.detach())
     with torch.autocast(query.device.type, enabled=False):
         if query.device.type == "cpu" and query.shape[-2] <= SHORT and attention_mask is None and not dropout:
             scores = query * (scaling or query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
@@ -61,6 +64,17 @@ def recorded() -> Iterator[list[Tensor]]:
         yield maps
     finally:
         _recordings[:] = [other for other in _recordings if other is not maps]
+
+
+@contextmanager
+def recorded_keys() -> Iterator[list[Tensor]]:
+    """Within it, every attention that runs adds its keys (B, H, T, d) to the list, in order."""
+    keys: list[Tensor] = []
+    _keys.append(keys)
+    try:
+        yield keys
+    finally:
+        _keys[:] = [other for other in _keys if other is not keys]
 
 
 AttentionInterface.register(NAME, attention)

@@ -65,6 +65,19 @@ class Augmentation(ABC):
         """The crops of one image, by view."""
 
 
+Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the image
+
+
+class Placement(ABC):
+    """Where crops lie. Size and aspect have been drawn before; what is drawn here comes from purposes of its own."""
+
+    @abstractmethod
+    def __call__(self, item: Item, view: str, number: int, box: Box, stream: Stream) -> tuple[Box, str]:
+        """Where a view's crop of a number, drawn as `box`, is to lie, within the image; and in a word how that came about, which
+        is counted in the metrics as the share of such crops ("": it lies as it was drawn); a word that begins with "without" is told
+        once, too. `stream` is the sample's."""
+
+
 class Masking(ABC):
     """Which patches of a view's crops are masked. What is drawn over a whole step is drawn once for it, the same on every rank;
     where the patches lie is drawn with each crop."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -161,7 +162,14 @@ def stack(samples: list[Sample]) -> Views:
             channels[view] = torch.tensor([crop.channels for crop in crops[: len(samples)]])
     labels = torch.tensor([sample[1] for sample in samples])
     faults = tuple(fault for sample in samples for fault in sample[3])
-    return Views(pixels, masks, boxes, labels, torch.tensor([sample[2] for sample in samples]), faults, channels)
+    index = torch.tensor([sample[2] for sample in samples])
+    return Views(pixels, masks, boxes, labels, index, faults, channels, shares(samples))
+
+
+def shares(samples: list[Sample]) -> dict[str, float]:
+    """The share of the samples' crops that were placed in each way that has a name."""
+    words = [crop.placed for sample in samples for crops in sample[0].values() for crop in crops]
+    return {word: count / len(words) for word, count in sorted(Counter(words).items()) if word}
 
 
 class MicroBatches:

@@ -118,7 +118,8 @@ class Views:
     pixels[view] (V, B, C, H, W) normalised float32; masks[view] (V, B, N) bool, True where masked; boxes[view] (V, B, 4)
     float32: top, left, height, width of the crop in pixels of its image (negative width: flipped); labels (B,) int64,
     -1 where there is none; index (B,) int64: position in the data set; unreadable: what was wrong with images that others
-    stand in for; channels[view] (B, C) int64: which of the data's channels these are, for views that have not all of them.
+    stand in for; channels[view] (B, C) int64: which of the data's channels these are, for views that have not all of them;
+    placed: the share of the crops that a placement has put somewhere, by its words for it.
     """
 
     pixels: dict[str, Tensor]
@@ -128,6 +129,7 @@ class Views:
     index: Tensor | None = None
     unreadable: tuple[str, ...] = ()
     channels: dict[str, Tensor] = field(default_factory=dict)
+    placed: dict[str, float] = field(default_factory=dict)
 
     def channels_of(self, view: str) -> Tensor | None:
         """Which channels a view's images have (V * B, C); None: all of them."""
@@ -141,23 +143,27 @@ class Views:
         labels = None if self.labels is None else self.labels.to(device, non_blocking=ahead)
         pixels = {name: tensor.to(kind) for name, tensor in move(self.pixels).items()}
         channels = move(self.channels)
-        return Views(pixels, move(self.masks), move(self.boxes), labels, self.index, self.unreadable, channels)
+        return Views(
+            pixels, move(self.masks), move(self.boxes), labels, self.index, self.unreadable, channels, self.placed
+        )
 
     def pin_memory(self) -> Views:
         """For the loader: the same batch in page-locked memory."""
         pin = lambda tensors: {k: t.pin_memory() for k, t in tensors.items()}  # noqa: E731
         labels = None if self.labels is None else self.labels.pin_memory()
         return Views(
-            pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index, self.unreadable, pin(self.channels)
+            pin(self.pixels), pin(self.masks), pin(self.boxes), labels, self.index, self.unreadable, pin(self.channels),
+            self.placed,
         )  # fmt: skip
 
 
 @dataclass
 class Crop:
-    """One crop of one image: pixels (C, H, W) normalised, where it came from (see `Views.boxes`), and which of the data's channels it has
-    (None: all)."""
+    """One crop of one image: pixels (C, H, W) normalised, where it came from (see `Views.boxes`), which of the data's channels it has
+    (None: all), and how a placement says it was put there."""
 
     pixels: Tensor
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     mask: Tensor | None = None
     channels: tuple[int, ...] | None = None
+    placed: str = ""

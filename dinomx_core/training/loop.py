@@ -25,6 +25,7 @@ from dinomx_core.training.flow import Views
 from dinomx_core.training.health import Health, Verdict
 from dinomx_core.training.stopping import StopRequest
 
+PLACED = "placed/"  # begins names of shares of crops, which are 0 where a process does not name them
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -167,7 +168,8 @@ def share(parts: Parts, told: Told) -> Told:
         return told
     metrics = {}
     for name in dict.fromkeys(name for one in everyone for name in one.metrics):
-        metrics[name] = fmean(one.metrics[name] for one in everyone if name in one.metrics)
+        said = [one.metrics.get(name, 0.0 if name.startswith(PLACED) else None) for one in everyone]
+        metrics[name] = fmean(value for value in said if value is not None)
     faults = tuple(fault for one in everyone for fault in one.unreadable)
     return Told(metrics, faults, next((one.stop for one in everyone if one.stop), ""))
 
@@ -190,7 +192,9 @@ def train_step(
         views, seconds = next(stream)
         waited += seconds
         faults += views.unreadable
-        add_metrics(sums, forward_backward(parts, views, scoped, step, part, watch), plan.batch.accumulation)
+        placed = {f"{PLACED}{word}": share for word, share in views.placed.items()}
+        metrics = {**forward_backward(parts, views, scoped, step, part, watch), **placed}
+        add_metrics(sums, metrics, plan.batch.accumulation)
     told = share(parts, Told(sums, tuple(faults), stop))
     metrics = told.metrics
     if not math.isfinite(metrics["loss"]):
@@ -229,10 +233,13 @@ def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: 
 
 
 def notes(parts: Parts, row: dict[str, Any]) -> Iterator[str]:
-    """What the losses tell of a step, in words."""
+    """What the losses tell of a step, in words, and what its crops lack."""
     for label, loss in parts.losses.items():
         for note in loss.notes(within(row, f"{label}/")):
             yield f"loss.{label}: {note}"
+    for name in row:
+        if name.startswith(f"{PLACED}without"):
+            yield f'augmentation.where: some crops could not be put where they should lie; metrics.jsonl has their share as "{name}"'
 
 
 def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> None:

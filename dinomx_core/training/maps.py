@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dinomx_core.errors import DataError
-from dinomx_core.training.attention import recorded
+from dinomx_core.training.attention import recorded, recorded_keys
 from dinomx_core.training.contracts import Encoder
 from dinomx_core.training.flow import Item, Tokens
 
@@ -36,10 +36,12 @@ def on_patches(tokens: Tokens, attention: Tensor) -> Tensor:
     return rows[..., prefix:]
 
 
-def head_maps(encoder: Encoder, items: Iterable[Item], block: int = -1) -> tuple[Tokens, Tensor]:
-    """Tokens, and a block's attention of each head to the patches (B, H, h, w); the mean over channels, where these have patches of
-    their own."""
-    tokens, maps = attended(encoder, items)
+def head_maps(encoder: Encoder, items: Iterable[Item], block: int = -1) -> tuple[Tokens, Tensor, Tensor]:
+    """Tokens, a block's attention of each head to the patches (B, H, h, w), and its keys of the patches, heads in a row (B, h, w, D); the
+    mean over channels, where these have patches of their own."""
+    with recorded_keys() as keys:
+        tokens, maps = attended(encoder, items)
     channels, height, width = tokens.grid
     found = on_patches(tokens, maps[block]).unflatten(-1, (channels, height, width))
-    return tokens, torch.mean(found, 2)
+    grouped = keys[block][:, :, -tokens.patches.shape[1] :].transpose(1, 2).flatten(2).unflatten(1, tokens.grid)
+    return tokens, torch.mean(found, 2), torch.mean(grouped, 1)

@@ -14,11 +14,12 @@ from dinomx_core.training.flow import Item
 @dataclass(frozen=True)
 class Regions:
     """Objects of an image. mask (H, W) int64: the class of each pixel, 0 for none; None: there is none. boxes (M, 4) int64: top, left,
-    height, width in pixels; classes (M,) int64: theirs, from 1 on."""
+    height, width in pixels; classes (M,) int64: theirs, from 1 on; names: of the classes of boxes, the first of which is 1."""
 
     mask: Tensor | None = None
     boxes: Tensor | None = None
     classes: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def painted(self, height: int, width: int) -> Tensor:
         """(height, width) int64: the class of each pixel, boxes as if all of them were object, the last on top."""

@@ -226,5 +226,7 @@ def check_dense(options: Any, draft: Draft) -> list[tuple[str, str]]:
     problems, infos = two_sets(options)
     for name, info in infos.items():
         if not info.regions:
-            problems.append((name, "comes without masks; give its manifest a column of masks (`mask`)"))
+            problems.append(
+                (name, "comes without masks; give its manifest a column of masks (`mask`), or wrap it in `marked`")
+            )
     return problems

@@ -1,8 +1,11 @@
-"""Declarations."""
+"""Declarations. No torch."""
 
-from dinomx_core.declare.hooks import hookimpl
+from dinomx_core import Evaluator, hookimpl
+from dinomx_interpret.localisation import Localisation, check_localisation
 
 
 @hookimpl
 def dinomx_evaluators():
-    return ()
+    yield Evaluator(
+        "localisation", Localisation, "dinomx_interpret.localising:LocalisationEvaluator", check=check_localisation
+    )

@@ -6,7 +6,7 @@ import attrs
 
 from dinomx_core import Draft, fraction, not_negative, option, ordered_pair, positive, share_range
 from dinomx_core.builtin.crops import Crops, CropSizes, GramCrops, MultiCrop, check_multicrop
-from dinomx_core.declare.values import Size, size_option
+from dinomx_core.declare.values import Chosen, Size, size_option, slot
 
 
 @attrs.frozen
@@ -39,6 +39,9 @@ class Domain:
     sizes: list[CropSizes] = option([], "mixed sizes: each batch has those of one set; none: the tables' own")
     channels: Literal["all", "locals", "each", "one"] = option(
         "all", "channels of the crops, for backbones that take some of them (see `multicrop`)"
+    )
+    where: Chosen | None = slot(
+        "placement", None, "what moves crops to places of its choice; left out: they lie anywhere"
     )
     mean: list[float] = option([0.5], "subtracted from pixels over 0..1, one for all channels or one a channel")
     std: list[float] = option([0.25], "divided by, likewise", check=positive)

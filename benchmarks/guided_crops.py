@@ -1,0 +1,92 @@
+"""Do label-guided crops help the model find objects? Guided against unguided, and against crops guided to boxes of other images.
+
+python benchmarks/guided_crops.py cutouts|nuclei [DATA] [--steps 600] [--seeds 3] [--arms unguided guided random] [--set A.B=VALUE …]
+
+DATA is the folder of `guided_data.py`. Every arm has the same steps, seeds and sizes of crops; labels are not seen when measuring. Prints
+means over the seeds and their standard deviations, before training and after; `guided` figures differ from `unguided` ones by what the
+last lines say, a seed's against the same seed's.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+from dinomx_core import api
+from dinomx_core.artifacts import RunFolder
+
+FIGURES = ("localisation/pointing", "localisation/mass_ratio", "localisation/iou", "localisation/corloc_attention",
+           "localisation/corloc_lost", "localisation/corloc_tokencut", "knn/accuracy@10", "knn/balanced_accuracy@10")  # fmt: skip
+GUIDE = {"name": "label-guided", "probability": 0.5, "locals": 4}
+
+
+def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, Any]:
+    """One run."""
+    rows = lambda part: {"name": "manifest", "path": str(data / f"{part}.csv"), "label": "label", "mask": "mask"}  # noqa: E731
+    grey = {"mean": [0.3], "std": [0.2]} if name == "nuclei" else {}
+    images = rows("train")
+    if arm == "random":
+        plain = {key: value for key, value in images.items() if key != "mask"}
+        images = {"name": "marked", "images": plain, "boxes": str(data / "random.csv")}
+    return {
+        "recipe": "dinov1-small",
+        "run": {
+            "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps, "batch_size": 64, "seed": seed, "device": "cpu",
+            "precision": "bf16",
+        },
+        "data": images,
+        "backbone": {"patch_size": 8},
+        "augmentation": {
+            "globals": {"size": 64, "area": [0.4, 1.0]},
+            "locals": {"size": 32, "area": [0.05, 0.3]},
+            "resize": 64,
+            **grey,
+            **({} if arm == "unguided" else {"where": GUIDE}),
+        },
+        "checkpoint": {"every": "100%", "keep_last": 1},
+        "evaluate": {
+            "knn": {"every": "50%", "k": [10], "bank": rows("train"), "query": rows("test")},
+            "localisation": {"every": "50%", "images": rows("test")},
+        },
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Parse, run, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("cutouts", "nuclei"))
+    parser.add_argument("data", nargs="?", type=Path, default=Path("data"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", default=["unguided", "guided", "random"])
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--out", type=Path, default=Path("runs/guided"))
+    given = parser.parse_args()
+    ends: dict[str, list[dict[str, float]]] = {arm: [] for arm in given.arms}
+    starts: dict[str, list[dict[str, float]]] = {arm: [] for arm in given.arms}
+    for seed in range(given.seeds):  # arm by arm within a seed, so that an early end leaves whole comparisons
+        for arm in given.arms:
+            mine = [text for text in given.settings if arm != "unguided" or "augmentation.where" not in text]
+            done = api.run(config(given.name, given.data / given.name, arm, seed, given), overrides=mine, overwrite=True)
+            rows = RunFolder(done.folder).rows("evaluations")
+            starts[arm].append(rows[0])
+            ends[arm].append(rows[-1])
+            found = " ".join(f"{rows[-1][figure]:.3f}" for figure in FIGURES)
+            print(f"seed {seed} {arm:9} {found}", flush=True)
+    print(f"{'':9} {'':8}" + " ".join(f"{figure.partition('/')[2]:>18}" for figure in FIGURES))
+    for arm in given.arms:
+        for when, rows in (("before", starts[arm]), ("after", ends[arm])):
+            print(f"{arm:9} {when:8}" + " ".join(spread([row[figure] for row in rows]) for figure in FIGURES))
+    for other in given.arms:
+        if other != "guided" and "guided" in ends:
+            gains = [[g[f] - o[f] for g, o in zip(ends["guided"], ends[other])] for f in FIGURES]
+            print(f"guided - {other:9}" + " ".join(spread(gain) for gain in gains))
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.fmean(values):9.3f} +- {statistics.pstdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    main()

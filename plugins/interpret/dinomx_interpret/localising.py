@@ -1,0 +1,184 @@
+"""How well attention and features find objects, measured against masks and boxes that the model never saw."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from dinomx_core.declare.values import Chosen
+from dinomx_core.errors import DataError
+from dinomx_core.training.construct import construct
+from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
+from dinomx_core.training.evaluation import read_ahead
+from dinomx_core.training.flow import Item
+from dinomx_core.training.maps import head_maps
+from dinomx_core.training.regions import Regions, regions_of, seen_mask
+from dinomx_interpret.finding import Box, box_of, brightest, from_attention, lost, tokencut
+from dinomx_interpret.localisation import Localisation
+
+ON_KEYS = {"lost": lost, "tokencut": tokencut}
+
+
+@dataclass
+class Seen:
+    """An image as the model saw it. heads (H, h, w): attention to patches; keys (h, w, D); object (height, width) bool: what is
+    object of the pixels seen; judged, likewise: what is one or the other; boxes: of the objects."""
+
+    heads: Tensor
+    keys: Tensor
+    object: Tensor
+    judged: Tensor
+    boxes: list[Box]
+
+
+class LocalisationEvaluator(Evaluator):
+    """Pointing, attention's mass and outline, and boxes, each over the images in which an object is seen."""
+
+    def __init__(self, options: Localisation):
+        self.options = options
+        self.images: Dataset = construct(options.images)
+        self.validation: Dataset | None = None if options.validation is None else construct(options.validation)
+
+    def evaluate(self, encoder: Encoder) -> dict[str, float]:
+        """{"pointing": share of images whose brightest pixel is object, "mass_ratio": share of the attention on objects over their share of
+        the image (1 is chance), "iou": of the brightest patches with the objects, "corloc_attention", "corloc_lost", "corloc_tokencut":
+        share of images with a right box, "images": how many were judged}."""
+        head = self.head(encoder)
+        rows = []
+        for seen in self.seen(encoder, self.images, self.options.images):
+            rows.append(self.judge(seen, head))
+        found = [row for part in encoder.parallelism.collect(rows) for row in part]
+        if not found:
+            raise DataError(f"none of {len(self.images)} images shows an object; give masks or boxes that name some")
+        return {**{name: fmean(row[name] for row in found) for name in found[0]}, "images": float(len(found))}
+
+    def head(self, encoder: Encoder) -> int | None:
+        """Whose attention is judged: None for the mean."""
+        if self.options.head == "mean":
+            return None
+        if isinstance(self.options.head, int):
+            return self.options.head
+        assert self.validation is not None
+        assert self.options.validation is not None
+        hits = []
+        for seen in self.seen(encoder, self.validation, self.options.validation):
+            every = [*seen.heads, seen.heads.mean(0)]
+            hits.append([points(map, seen.object) for map in every])
+        everyone = [row for part in encoder.parallelism.collect(hits) for row in part]
+        if not everyone:
+            raise DataError("none of the validation's images shows an object, so that no head can be chosen")
+        shares = torch.tensor(everyone).mean(0)
+        best = int(shares.argmax())
+        return None if float(shares[-1]) == float(shares[best]) else best
+
+    def judge(self, seen: Seen, head: int | None) -> dict[str, float]:
+        """The figures of one image."""
+        if head is not None and head >= len(seen.heads):
+            raise DataError(
+                f"the model has {len(seen.heads)} attention heads, numbered from 0; there is no head {head}", "head"
+            )
+        o, map = self.options, seen.heads.mean(0) if head is None else seen.heads[head]
+        figures = {
+            "pointing": points(map, seen.object),
+            "mass_ratio": mass_ratio(map, seen.object, seen.judged),
+            "iou": iou(brightest(map, o.mass), seen.object, seen.judged),
+        }
+        for name in o.boxes:
+            patches = from_attention(map, o.mass) if name == "attention" else ON_KEYS[name](seen.keys)
+            box = in_pixels(box_of(patches), map.shape, seen.object.shape)
+            figures[f"corloc_{name}"] = float(max(overlap(box, other) for other in seen.boxes) > o.overlap)
+        return figures
+
+    def seen(self, encoder: Encoder, data: Dataset, chosen: Chosen) -> Iterator[Seen]:
+        """This process's share of the images that can be read and show an object; the others know of what could not be."""
+        parallelism, faults, batch = encoder.parallelism, list[str](), list[tuple[Item, Tensor]]()
+        size, turns = self.options.batch_size, 0
+        mine = range(parallelism.rank, len(data), parallelism.world_size)
+        rounds = -(-len(data) // (parallelism.world_size * size))
+
+        def prepared(item: Item) -> Item:
+            regions = regions_of(item)  # before anything changes the image's size
+            if regions is None:
+                return replace(encoder.prepare(item), regions=None)
+            mask = seen_mask(regions.painted(*item.image.shape[-2:]), encoder.preprocessing)
+            return replace(encoder.prepare(item), regions=lambda: Regions(mask))
+
+        for _, item in read_ahead(data, prepared, faults.append, mine):
+            regions = item.regions() if item.regions is not None else None
+            mask = None if regions is None else regions.mask
+            if mask is not None and bool(((mask > 0) & (mask != self.options.ignore)).any()):
+                batch.append((item, mask))
+            if len(batch) == size:
+                turns += 1
+                yield from self.looked_at(encoder, batch)
+                batch = []
+        if batch:
+            turns += 1
+            yield from self.looked_at(encoder, batch)
+        blank = Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))
+        for _ in range(rounds - turns if parallelism.world_size > 1 else 0):
+            encoder.encode([blank])
+        faults = [fault for part in parallelism.collect(faults) for fault in part]
+        encoder.unreadable(faults, len(data))
+
+    def looked_at(self, encoder: Encoder, batch: list[tuple[Item, Tensor]]) -> Iterator[Seen]:
+        """A batch through the model."""
+        _, maps, keys = head_maps(encoder, [item for item, _ in batch])
+        for heads, patches, (_, mask) in zip(maps.cpu(), keys.cpu(), batch):
+            judged = mask != self.options.ignore
+            yield Seen(heads, patches, (mask > 0) & judged, judged, objects(mask, self.options.ignore))
+
+
+def objects(mask: Tensor, ignore: int) -> list[Box]:
+    """Boxes around the connected parts of each class of a mask (height, width)."""
+    found = []
+    for number in set(mask.unique().tolist()) - {0, ignore}:
+        parts, _ = ndimage.label((mask == number).numpy(), structure=[[1, 1, 1]] * 3)
+        found += [(r.start, c.start, r.stop - r.start, c.stop - c.start) for r, c in ndimage.find_objects(parts)]
+    return found
+
+
+def points(map: Tensor, object: Tensor) -> float:
+    """Whether the brightest pixel of a map (h, w), brought to the image's size bilinearly, is object: the pointing game (Zhang et al.
+    2016), without a margin around objects."""
+    large = F.interpolate(map[None, None].double(), size=tuple(object.shape), mode="bilinear", align_corners=False)[
+        0, 0
+    ]
+    return float(object.flatten()[int(large.argmax())])
+
+
+def on_pixels(map: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A map of patches as one of pixels, each with its patch's value."""
+    return F.interpolate(map[None, None].double(), size=size, mode="nearest-exact")[0, 0]
+
+
+def mass_ratio(map: Tensor, object: Tensor, judged: Tensor) -> float:
+    """The share of a map's mass that lies on objects over the share of the pixels that are object."""
+    large = on_pixels(map, tuple(object.shape))
+    inside = float(large[object].sum() / large[judged].sum().clamp_min(1e-12))
+    return inside / float(object.sum() / judged.sum())
+
+
+def iou(patches: Tensor, object: Tensor, judged: Tensor) -> float:
+    """Intersection over union of patches that are set with objects, in pixels."""
+    large = (on_pixels(patches.double(), tuple(object.shape)) > 0.5) & judged
+    return float((large & object).sum() / (large | object).sum())
+
+
+def in_pixels(box: Box, grid: tuple[int, ...], size: tuple[int, ...]) -> Box:
+    """A box of patches in pixels."""
+    high, wide = size[0] // grid[0], size[1] // grid[1]
+    top, left, height, width = box
+    return top * high, left * wide, height * high, width * wide
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes (top, left, height, width)."""
+    high = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    wide = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(0, high) * max(0, wide)
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
