@@ -193,6 +193,11 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_built(done, tmp_pa
     assert refused(done.folder, tmp_path / "none.toml") == f"{tmp_path}/none.toml: there is no such file"
     assert refused(done.folder, EVALUATE, checkpoint="7") == '--checkpoint: no checkpoint "7"; there are: 6, 4, 2, best'
     assert refused(done.folder, EVALUATE, network="third") == '--network: expected teacher or student, got "third"'
+    best = done.folder / "checkpoints" / "best"
+    assert (
+        refused(done.folder, EVALUATE, checkpoint="best", network="student")
+        == f"--network: {best} holds the teacher only"
+    )
     assert refused(done.folder, EVALUATE, device="tpu") == '--device: expected one of auto, cpu, cuda, got "tpu"'
     assert (
         refused(done.folder, EVALUATE, by="knn/accuracy@5") == "--by: chooses among checkpoints; add --checkpoint all"

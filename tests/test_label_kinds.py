@@ -13,7 +13,6 @@ from sklearn.neighbors import KNeighborsRegressor
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin import pack
 from dinomx_core.builtin.columns import LIST, Column
-from dinomx_core.builtin.data_options import Mix
 from dinomx_core.builtin.evaluators.knn import shares
 from dinomx_core.builtin.evaluators.linear import PENALTIES, fit, ridge
 from dinomx_core.builtin.evaluators.scores import figures_of, ranks, spearman
@@ -132,7 +131,6 @@ def test_a_mix_keeps_labels_of_one_kind_and_drops_those_of_several(tmp_path):
     assert not info.labelled and [data[n].label for n in (0, 2)] == [None, None]
     info, data = opened({"name": "mix", "sources": {"three": number}})
     assert info.labelled and data[1].label == 2.0
-    assert Mix is type(in_table("dataset", {"name": "mix"}).options)
 
 
 def noisy(count, seed=0):

@@ -50,7 +50,11 @@ def find_subjects(
     if network not in ("teacher", "student"):
         raise ConfigError([Problem(f'expected teacher or student, got "{network}"', "--network")])
     if (path / "checkpoints").is_dir():
-        return [of_folder(place, registry, notes) for place, notes in checkpoints_of(path, checkpoint)]
+        places = checkpoints_of(path, checkpoint)
+        there = [found for found in places if network == "teacher" or any(found[0].glob("student*.safetensors"))]
+        if not there:
+            raise ConfigError([Problem(f"{places[0][0]} holds the teacher only", "--network")])
+        return [of_folder(place, registry, notes) for place, notes in there]
     if checkpoint != LAST:
         raise ConfigError([Problem(f"{path} is no run folder with checkpoints; leave it out", "--checkpoint")])
     foreign, config = is_foreign(path), path.is_file() and path.suffix not in files.FILES
