@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dinomx_core.api_data import init, measure, pack
+from dinomx_core.api_eval import evaluate
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry, discover
 from dinomx_core.errors import ConfigError, Problem
@@ -27,7 +28,7 @@ from dinomx_core.planning.reader import to_spec
 from dinomx_core.progress import Progress, Silent
 from dinomx_core.running import Result, figures_of, run_here
 
-__all__ = ["convert", "embed", "export", "init", "load", "measure", "pack", "plan", "plans", "run"]
+__all__ = ["convert", "embed", "evaluate", "export", "init", "load", "measure", "pack", "plan", "plans", "run"]
 
 if TYPE_CHECKING:
     from dinomx_core.training.model import Model

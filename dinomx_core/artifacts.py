@@ -12,7 +12,15 @@ from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.planning.plan import Plan
 
 ROWS = ("metrics", "evaluations", "health")
-OURS = {"config.toml", "plan.json", "unreadable.txt", "checkpoints", "export", *(f"{name}.jsonl" for name in ROWS)}
+AFTER = "evaluations-after"  # rows of `dinomx eval`, which a run that goes on leaves as they are
+OURS = {
+    "config.toml",
+    "plan.json",
+    "unreadable.txt",
+    "checkpoints",
+    "export",
+    *(f"{name}.jsonl" for name in (*ROWS, AFTER)),
+}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -23,6 +31,16 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON."""
+    return json.dumps(finite(row)) + "\n"
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON takes it, which has no infinity: the norm of a gradient that overflowed in fp16 is written as null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -112,9 +130,7 @@ class RunFolder:
             return
         if name not in self._files:
             self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8", buffering=1)
-        # JSON has no infinity: the norm of a gradient that overflowed in fp16 is written as null.
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._files[name].write(json.dumps(plain) + "\n")
+        self._files[name].write(as_line(row))
 
     def close(self) -> None:
         """Close the row files."""

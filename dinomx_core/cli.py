@@ -10,6 +10,7 @@ import typer
 
 from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
+from dinomx_core.cli_eval import evaluate
 from dinomx_core.cli_plugins import Commands
 from dinomx_core.errors import ConfigError, DinomxError, Problem
 from dinomx_core.planning.world import started
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.command()(init)
+app.command("eval")(evaluate)
 
 
 @app.callback()

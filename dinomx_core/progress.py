@@ -2,9 +2,10 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TextIO
 
+from dinomx_core.declare.figures import judged
 from dinomx_core.planning.plan import Plan
 
 RECENT = 50  # steps that the shown rate is the mean of, so that it neither jumps nor lags
@@ -65,6 +66,13 @@ def counter(what: str) -> Callable[[int, int], None]:
     return show
 
 
+def shown(figures: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """Figures without those that are a part of another ("dense-knn/iou/3")."""
+    for name, value in figures.items():
+        if not judged(name) or name.count("/") < 2:
+            yield name, value
+
+
 class TextProgress:
     """Step, loss, learning rate, images a second and time left, and a line that stays for each evaluation."""
 
@@ -100,8 +108,8 @@ class TextProgress:
             print(f"step {done}/{self.steps}  {text}", file=self.out, flush=True)
 
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
-        """The figures."""
-        self.note(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+        """The figures, and what is told beside them, but no parts of figures."""
+        self.note(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown(figures)))
 
     def note(self, text: str) -> None:
         """One line that stays."""

@@ -51,6 +51,24 @@ def small_dinov2(tmp_path_factory):
     return folder
 
 
+def marked(root, rng):
+    """Images with findings, ages and masks."""
+    (root / "findings").mkdir()
+    for name, count in (("findings", 60), ("held-out-findings", 30)):
+        lines = ["path,findings,age,mask"]
+        for number in range(count):
+            image, mask = (f"findings/{name}-{number}{end}.png" for end in ("", "-mask"))
+            Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(root / image)
+            Image.fromarray(rng.integers(0, 2, (40, 40), dtype=np.uint8)).save(root / mask)
+            lines.append(f"{image},{('cyst', 'cyst;oedema', ';')[number % 3]},{30 + number},{mask}")
+        (root / f"{name}.csv").write_text("\n".join(lines))
+
+
+BASE = (
+    'recipe = "dinov1-small"\nrun = { steps = 2, batch_size = 8 }\ndata = { name = "image-folder", path = "cells/" }\n'
+)
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch, small_dinov2):
     """A folder with the images and configs that the pages speak of."""
@@ -64,6 +82,7 @@ def place(tmp_path, monkeypatch, small_dinov2):
                 )
     rows = [f"{path.relative_to(tmp_path)},{n // 4:03},f" for n, path in enumerate((tmp_path / "cells").rglob("*.png"))]
     (tmp_path / "cells.csv").write_text("\n".join(["path,patient,sex", *rows]))
+    marked(tmp_path, rng)
     pictures = sorted((tmp_path / "slices").rglob("*.png"))
     for picture in pictures[::2]:
         mask = tmp_path / "masks" / picture.relative_to(tmp_path / "slices")
@@ -83,6 +102,8 @@ def place(tmp_path, monkeypatch, small_dinov2):
         ("slices.toml", 'path = "slices/"'),
         ("warm.toml", "# warm.toml"),
         ("many.toml", "# many.toml"),
+        ("eval.toml", "# eval.toml"),
+        ("label-free.toml", "# label-free.toml"),
     ):
         (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)
@@ -92,7 +113,8 @@ def place(tmp_path, monkeypatch, small_dinov2):
 
 @pytest.mark.parametrize("text", blocks("toml"))
 def test_every_toml_block_plans(place, text):
-    (place / "block.toml").write_text(text)
+    alone = re.match(r"(# .*\n)?\[evaluate\.", text)  # for `dinomx eval`
+    (place / "block.toml").write_text(BASE + text if alone else text)
     done = subprocess.run(
         [sys.executable, "-c", "from dinomx_core.cli import main; main()", "plan", "block.toml"],
         capture_output=True,
@@ -154,7 +176,7 @@ def runnable(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("sh"))
 def test_every_command_runs(place, text, request):
-    if re.search("(export|embed|explain) runs/cells", text):
+    if re.search("(export|embed|eval|explain) runs/cells", text):
         request.getfixturevalue("with_run")
         shutil.rmtree(place / "exported")
     if "dinomx init slices/" in text:

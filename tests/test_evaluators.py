@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dinomx_core import ConfigError, DataError, api
-from dinomx_core.builtin.linear import auroc, balanced_accuracy, fit, holdout
-from dinomx_core.builtin.scoring import Linear
+from dinomx_core.builtin.evaluators.labelled import holdout
+from dinomx_core.builtin.evaluators.linear import fit
+from dinomx_core.builtin.evaluators.scores import auroc, balanced_accuracy
 from tests.fixtures import rows
 
 SETS = {"bank": {"name": "digits", "split": "train"}, "query": {"name": "digits", "split": "test"}}
@@ -25,8 +26,7 @@ def blobs(count, classes, spread=1.0, seed=0):
 
 def test_the_linear_layer_does_as_well_as_logistic_regression():
     (x, y), (queries, truth) = blobs(600, 4), blobs(400, 4, seed=1)
-    options = Linear(bank=None, query=None, lr=[0.003, 0.1], epochs=60)
-    weights, biases = fit(x, y, 4, options)
+    weights, biases = fit(x, y, 4, [0.003, 0.1], 60, 256)
     assert weights.shape == (2, 8, 4) and biases.shape == (2, 1, 4)
     wanted = LogisticRegression(max_iter=500).fit(x.numpy(), y.numpy()).score(queries.numpy(), truth.numpy())
     found = float(((queries @ weights[1] + biases[1]).argmax(1) == truth).float().mean())
@@ -35,9 +35,9 @@ def test_the_linear_layer_does_as_well_as_logistic_regression():
 
 def test_learning_rates_swept_at_once_are_those_trained_alone():
     x, y = blobs(300, 3)
-    together = fit(x, y, 3, Linear(bank=None, query=None, lr=[0.01, 0.3], epochs=5))
+    together = fit(x, y, 3, [0.01, 0.3], 5, 256)
     for number, lr in enumerate((0.01, 0.3)):
-        alone = fit(x, y, 3, Linear(bank=None, query=None, lr=[lr], epochs=5))
+        alone = fit(x, y, 3, [lr], 5, 256)
         torch.testing.assert_close(together[0][number], alone[0][0])
         torch.testing.assert_close(together[1][number], alone[1][0])
 
@@ -80,7 +80,7 @@ def test_evaluators_of_one_round_share_features(toy, monkeypatch):
 
     calls = []
     monkeypatch.setattr(
-        evaluation, "_summaries", lambda e, d, b, real=evaluation._summaries: calls.append(1) or real(e, d, b)
+        evaluation, "_features", lambda *given, real=evaluation._features: calls.append(1) or real(*given)
     )
     api.run(toy(run={"steps": 1}, evaluate={"linear": {"epochs": 1, **SETS}, "knn": {"k": [5], **SETS}}))
     assert len(calls) == 4  # bank and query, at the start and at the end

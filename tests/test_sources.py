@@ -292,11 +292,12 @@ def test_volumes_are_refused_or_give_their_slices(tmp_path):
     )
 
 
-def test_several_labels_an_image_are_none(tmp_path):
+def test_several_columns_of_labels_are_several_classes(tmp_path):
     info = count_medmnist(MedMnist(medmnist(tmp_path / "m.npz", columns=14)))
-    assert info.classes == ()
-    assert info.notes == ("images have 14 labels each, so that none is the class; they count as unlabelled",)
-    assert MedMnistData(MedMnist(str(tmp_path / "m.npz")))[0].label is None
+    assert (info.classes, info.label_kind) == (tuple(map(str, range(14))), "classes")
+    rows = np.load(tmp_path / "m.npz")["train_labels"]
+    items = MedMnistData(MedMnist(str(tmp_path / "m.npz")))
+    assert all(items[n].label == tuple(np.flatnonzero(row).tolist()) for n, row in enumerate(rows))
 
 
 def test_files_that_are_none_are_refused(tmp_path):

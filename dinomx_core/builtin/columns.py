@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
+LIST = "\x1f"  # begins the text of a value that is a list, in JSON
+
 
 @attrs.frozen(eq=False)
 class Column:
@@ -23,6 +25,17 @@ def gathered(columns: Sequence[Column]) -> Column:
         parts.append(own[column.codes])  # -1 is the last
     codes = np.concatenate(parts)
     return Column(codes, tuple(numbers) if (codes >= 0).any() else ())
+
+
+def single(column: Column) -> Column:
+    """The column with lists of values missing."""
+    if not any(value.startswith(LIST) for value in column.values):
+        return column
+    kept = [value for value in column.values if not value.startswith(LIST)]
+    numbers = {value: number for number, value in enumerate(kept)}
+    return Column(
+        np.array([*(numbers.get(value, -1) for value in column.values), -1], np.int32)[column.codes], tuple(kept)
+    )
 
 
 def in_order(column: Column, known: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

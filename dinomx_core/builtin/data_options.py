@@ -82,13 +82,15 @@ def inspected(options: Mix) -> tuple[DataInfo, list[DataInfo]]:
         raise DataError(f"numbers of different units ({found}); one intensity cannot serve them", "sources")
     numbers = [tuple(names.index(name) for name in info.names) or tuple(range(info.channels)) for info in infos]
     weights = [options.weights.get(label, info.count) for label, info in zip(options.sources, infos)]
-    labelled = all(info.classes for info in infos)
+    kinds = {info.label_kind for info in infos}
+    labelled = all(info.labelled for info in infos) and len(kinds) == 1
     return DataInfo(
         sum(info.count for info in infos), len(names) or infos[0].channels,
         tuple(sorted({name for info in infos for name in info.classes})) if labelled else (),
         tuple(f"{label}: {note}" for label, info in zip(options.sources, infos) for note in info.notes),
         "".join(info.digest for info in infos), unreadable=tuple(fault for info in infos for fault in info.unreadable),
         sampled=joined([info.sampled for info in infos if info.sampled]), names=names, regions=any(info.regions for info in infos),
+        label_kind=kinds.pop() if labelled else "class",
         parts=tuple(
             Part(i.count, w, n, f"sources.{label}", i.sampled) for label, i, w, n in zip(options.sources, infos, weights, numbers)
         ),

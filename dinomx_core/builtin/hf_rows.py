@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from dinomx_core.builtin.columns import Column, in_order
+from dinomx_core.builtin.labels import labels_of
 from dinomx_core.builtin.looking import Look, look
+from dinomx_core.builtin.manifest import where
 from dinomx_core.builtin.remote import is_url, local
 from dinomx_core.builtin.sources import HfDataset
 from dinomx_core.declare.reading import Plane
@@ -21,7 +23,8 @@ FILES = {".parquet": "parquet", ".arrow": "arrow"}
 
 
 class Rows:
-    """Rows of one or all parts. labels, groups: (N,) numbers in `classes` and `group_names`, -1 where there is none."""
+    """Rows of one or all parts. labels: as `labels` has them. groups: (N,) numbers in `group_names`, -1
+    where there is none."""
 
     def __init__(self, options: HfDataset):
         self.options = options
@@ -29,7 +32,7 @@ class Rows:
         self.folder = path if path.is_dir() else path.parent
         table = opened(path, options.path, options.split)
         self._check_columns(table)
-        self.classes, self.labels = self._column(table, "label")
+        self.classes, self.labels = self._labels(table)
         self.group_names, self.groups = self._column(table, "group")
         self.reader = construct(options.reader) if options.reader else None
         self.images, self.kind = self._images(table.select_columns([options.image]))
@@ -48,6 +51,21 @@ class Rows:
         if not len(table):
             raise DataError(f'"{self.options.path}" has no rows', "path")
 
+    def _labels(self, table: Any) -> tuple[tuple[str, ...], np.ndarray]:
+        """Classes, and each row's label (see `labels`)."""
+        name = self.options.label
+        if self.options.label_kind == "class" or name not in table.column_names:
+            return self._column(table, "label")
+        values = table.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
+        known = getattr(getattr(table.features[name], "feature", None), "names", None)
+        if known is not None:
+            values = [value and [known[number] for number in value] for value in values]
+        classes, labels, wrong = labels_of(values, self.options)
+        if wrong:
+            what = "number" if self.options.label_kind == "number" else "text or list of them"
+            raise DataError(f'column "{name}" holds no {what} in {where("row", wrong)}', "label")
+        return classes, labels
+
     def _column(self, table: Any, key: str) -> tuple[tuple[str, ...], np.ndarray]:
         """Values of a column and each row's number among them; a column of class names keeps their order."""
         name = getattr(self.options, key)
@@ -63,7 +81,8 @@ class Rows:
         kind = str(values.type)
         if not any(word in kind for word in ("string", "int", "bool")) or "<" in kind:
             raise DataError(
-                f'column "{name}" holds values of type {kind}; expected one text or whole number a row', key
+                f'column "{name}" holds values of type {kind}; expected one text or whole number a row, or another label_kind',
+                key,
             )
         coded = values.combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if hasattr(coded, "combine_chunks") else coded

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from dinomx_core.builtin.labels import label_at
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, Pictured
 from dinomx_core.builtin.picture_sets import channels_of, find_folder, find_rows
 from dinomx_core.builtin.pictures import Pictures, look, read, read_plane
@@ -32,9 +33,8 @@ class PicturesData(Dataset):
             image = to_channels(from_plane(plane), self.channels)
         except DataError as error:
             raise DataError(f"{pictures.place(int(pictures.planes[index, 0, 0]))}: {error}") from None
-        label = int(pictures.labels[index])
         return Item(
-            image, None if label < 0 else label, pictures.id(index), pictures.group(index), plane.units, plane.full,
+            image, label_at(pictures.labels, index), pictures.id(index), pictures.group(index), plane.units, plane.full,
             regions=None if pictures.masks is None else partial(self.regions, index),
         )  # fmt: skip
 

@@ -19,7 +19,8 @@ SPLITS = ("train", "val", "test")
 
 
 class Arrays:
-    """Images of the parts that are asked for, one after another. labels: (N,) class numbers, -1 where there is none."""
+    """Images of the parts that are asked for, one after another. labels: as `labels` has them; where a file
+    has several columns of them, an image is of several classes."""
 
     def __init__(self, options: MedMnist):
         self.options = options
@@ -52,14 +53,12 @@ class Arrays:
         self.digest = f"{size}-{self.starts.tolist()}-{self.depth}"
 
     def _labels(self, every: dict[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
-        """Class names, which are the same for all parts, and each image's number."""
+        """Class names, which are the same for all parts, and each image's label."""
         columns = {labels.shape[1] for labels in every.values() if labels.ndim == 2}
         if max(columns, default=1) > 1 or any(f"{split}_labels" not in every for split in self.splits):
-            if columns:
-                self.notes = (
-                    *self.notes,
-                    f"images have {max(columns)} labels each, so that none is the class; they count as unlabelled",
-                )
+            if len(columns) == 1 and all(f"{split}_labels" in every for split in self.splits):
+                rows: np.ndarray = np.concatenate([every[f"{split}_labels"] for split in self.splits])
+                return tuple(map(str, range(rows.shape[1]))), (rows > 0).astype(np.int8).repeat(self.depth, 0)
             return (), np.full(len(self), -1, np.int32)
         largest = max(int(labels.max()) for labels in every.values() if labels.size)
         found: list[np.ndarray] = [

@@ -19,7 +19,7 @@ from dinomx_core.folders import sync
 
 if TYPE_CHECKING:
     from dinomx_core.training.contracts import Dataset
-    from dinomx_core.training.flow import Item
+    from dinomx_core.training.flow import Item, Label
 
 FORMAT = "dinomx shards 1"
 DRAFT = f"{FACTS}.draft"  # what was written so far
@@ -42,7 +42,9 @@ def nobody(done: int, total: int) -> None:
 
 def pack(dataset: "Dataset", info: DataInfo, out: Path, shard_size: int, progress: Progress = nobody) -> dict[str, Any]:
     """Write a data set into a folder of tars with `shard_size` samples each; see `write_shards`."""
-    facts = {"channels": info.channels, "names": info.names, "source": info.digest}
+    facts: dict[str, Any] = {"channels": info.channels, "names": info.names, "source": info.digest}
+    if info.label_kind != "class":
+        facts["label_kind"] = info.label_kind
     return write_shards(dataset, out, shard_size, info.classes, facts, progress)
 
 
@@ -142,7 +144,7 @@ def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str
     notes: dict[str, Any] = {"id": item.id, "group": item.group, "units": item.units}
     notes = {name: value for name, value in notes.items() if value}
     if item.label is not None:
-        notes["label"] = classes[item.label] if classes else item.label
+        notes["label"] = label_named(item.label, classes)
     if item.full is not None:
         notes["full"] = list(item.full)
     if item.channels is not None:
@@ -155,6 +157,13 @@ def files_of(items: Items, index: int, classes: Sequence[str]) -> list[tuple[str
     else:
         image = (ending_of(Path(source)), bytes_of(Path(source)))
     return [image, ("json", json.dumps(notes).encode())]
+
+
+def label_named(label: "Label", classes: Sequence[str]) -> Any:
+    """A label with the names of classes, where they have any."""
+    if isinstance(label, tuple):
+        return [classes[one] if classes else one for one in label]
+    return classes[label] if classes and isinstance(label, int) else label
 
 
 def bytes_of(file: Path) -> bytes:

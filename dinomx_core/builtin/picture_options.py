@@ -4,7 +4,8 @@ from typing import Literal
 
 import attrs
 
-from dinomx_core.declare.facts import DataInfo
+from dinomx_core.builtin.label_options import label_kind, separator
+from dinomx_core.declare.facts import DataInfo, LabelKind
 from dinomx_core.declare.values import Chosen, below_one, not_negative, option, slot
 
 
@@ -58,7 +59,9 @@ class ManifestFile(Pictured):
     columns: list[str] = option(
         ["path"], "columns of paths, absolute or below the manifest's folder; several: a channel each"
     )
-    label: str = option("", 'column of class names; "": no labels')
+    label: str = option("", 'column of labels; "": no labels')
+    label_kind: LabelKind = label_kind()
+    separator: str = separator()
     group: str = option("", 'column of what an image belongs to, such as its patient; "": as the files say')
     mask: str = option("", 'column of paths of masks, whole numbers that are classes, 0 for none; "": no masks')
     frame: str = option("", 'column of frame numbers (from 0) of files that hold several; "": all frames')

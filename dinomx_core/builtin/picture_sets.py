@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from dinomx_core.builtin.arrange import arrange
+from dinomx_core.builtin.labels import kind_of, labels_of, unlabelled
 from dinomx_core.builtin.listing import list_images
 from dinomx_core.builtin.manifest import Manifest, check_files, named, plain, read_manifest
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, Pictured
@@ -27,6 +28,7 @@ def info_of(pictures: Pictures, options: Pictured) -> DataInfo:
     return DataInfo(
         len(pictures), channels_of(seen.channels, options), pictures.classes, pictures.notes, pictures.digest,
         unreadable=pictures.faults, sampled=seen.sampled, names=pictures.names, regions=pictures.masks is not None,
+        label_kind=kind_of(pictures.labels),
     )  # fmt: skip
 
 
@@ -166,22 +168,36 @@ def find_rows(options: ManifestFile) -> Pictures:
         )
         planes, row, masks = planes[keep], row[keep], None if masks is None else masks[keep]
         groups = [group for group, kept in zip(groups, keep) if kept]
-    named_classes = texts(manifest, options.label, "label") if options.label else [""] * rows
-    labels = [named_classes[r] for r in row]
+    classes, labels = labels_in(manifest, options)
     if options.group:
         column = texts(manifest, options.group, "group")
         groups = [column[r] for r in row]
-    label_of, classes = numbered(labels)
     group_of, group_names = numbered(groups or [""] * len(row))
     regions = regions_of(manifest, options)
     names = tuple(options.columns) if len(options.columns) > 1 else ()
     return take_part(
         Pictures(
-            root, files, planes, label_of, classes, group_of, group_names, None if regions is None else regions[row], names,
-            faults, arranged.notes, options.neighbours, masks, bool(options.centre),
+            root, files, planes, labels[row], classes, group_of, group_names, None if regions is None else regions[row], names,
+            faults, (*arranged.notes, *unlabelled(labels[row])), options.neighbours, masks, bool(options.centre),
         ),
         options,
     )  # fmt: skip
+
+
+def labels_in(manifest: Manifest, options: ManifestFile) -> tuple[tuple[str, ...], np.ndarray]:
+    """Classes, and each row's label (see `labels`). Raises DataError."""
+    if not options.label:
+        return (), np.full(len(manifest.paths), -1, np.int32)
+    if options.label_kind == "class":
+        label_of, classes = numbered(texts(manifest, options.label, "label"))
+        return classes, label_of
+    classes, labels, wrong = labels_of(column_of(manifest, options.label, "label"), options)
+    if wrong:
+        what = "no number" if options.label_kind == "number" else "no text"
+        raise DataError(f'{manifest.file}: column "{options.label}" holds {what} in {manifest.where(wrong)}', "label")
+    if not classes and options.label_kind == "classes":
+        raise DataError(f'{manifest.file}: column "{options.label}" names no class in any {manifest.unit}', "label")
+    return classes, labels
 
 
 def column_of(manifest: Manifest, name: str, key: str) -> list[Any]:

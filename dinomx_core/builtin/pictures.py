@@ -25,7 +25,7 @@ class Pictures:
     """Images in their order.
 
     files: as they are written, below `root`, absolute, or addresses. planes (images, K, 2): for each image the number of a file and a frame
-    in it, K times, stacked as channels. labels (images,): indices into `classes`, or -1. group_of (images,): indices into `groups`, or -1.
+    in it, K times, stacked as channels. labels: of each image, as `labels` has them. group_of (images,): indices into `groups`, or -1.
     regions (images, 4): top, left, height, width of what is cut out of the planes; None: all. names: of the channels, where they have any.
     faults: files that are left out, and why. own: which of its K planes an image is called after; the others are neighbours or channels.
     masks (images, 2): file and frame of each image's mask; None: there are none. shift: regions that reach over an edge are moved inside.

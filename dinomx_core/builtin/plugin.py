@@ -18,10 +18,24 @@ from dinomx_core.builtin.data_options import (
     count_digits,
     inspect_mix,
 )
+from dinomx_core.builtin.evaluators.options import (
+    Clustering,
+    DenseKnn,
+    DenseLinear,
+    Knn,
+    Linear,
+    Logistic,
+    RankMe,
+    Robustness,
+    check_clustering,
+    check_dense,
+    check_knn,
+    check_linear,
+    check_logistic,
+)
 from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
 from dinomx_core.builtin.marks import Marked, inspect_marked
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, in_folder, in_rows
-from dinomx_core.builtin.scoring import Knn, Linear, check_knn, check_linear
 from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
 from dinomx_core.declare.components import (
     Augmentation,
@@ -125,5 +139,14 @@ def dinomx_parallelisms():
 
 @hookimpl
 def dinomx_evaluators():
-    yield Evaluator("linear", Linear, "dinomx_core.builtin.linear:LinearEvaluator", check=check_linear)
-    yield Evaluator("knn", Knn, "dinomx_core.builtin.knn:KnnEvaluator", check=check_knn)
+    for name, options, build, check in (
+        ("linear", Linear, "linear:LinearEvaluator", check_linear),
+        ("knn", Knn, "knn:KnnEvaluator", check_knn),
+        ("logistic", Logistic, "logistic:LogisticEvaluator", check_logistic),
+        ("clustering", Clustering, "clustering:ClusteringEvaluator", check_clustering),
+        ("robustness", Robustness, "robustness:RobustnessEvaluator", None),
+        ("rankme", RankMe, "rankme:RankMeEvaluator", None),
+        ("dense-knn", DenseKnn, "dense_knn:DenseKnnEvaluator", check_dense),
+        ("dense-linear", DenseLinear, "dense_linear:DenseLinearEvaluator", check_dense),
+    ):
+        yield Evaluator(name, options, f"dinomx_core.builtin.evaluators.{build}", check=check)

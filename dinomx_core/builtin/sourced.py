@@ -3,22 +3,23 @@
 from typing import Any
 
 from dinomx_core.builtin import hf_rows, medmnist_file, tar_samples
+from dinomx_core.builtin.labels import label_at
 from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards
 from dinomx_core.declare.reading import Plane
 from dinomx_core.errors import DataError
 from dinomx_core.training.contracts import Dataset
-from dinomx_core.training.flow import Item
+from dinomx_core.training.flow import Item, Label
 from dinomx_core.training.images import from_plane, to_channels
 
 
-def item_of(plane: Plane, place: str, wanted: int, label: int, **facts: Any) -> Item:
-    """An item of `wanted` channels (0: as many as there are) from what was read at a place that messages name; label -1 is none."""
+def item_of(plane: Plane, place: str, wanted: int, label: Label | None, **facts: Any) -> Item:
+    """An item of `wanted` channels (0: as many as there are) from what was read at a place that messages name."""
     try:
         image = from_plane(plane)
         image = to_channels(image, wanted) if wanted else image
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
-    return Item(image, None if label < 0 else label, units=plane.units, full=plane.full, **facts)
+    return Item(image, label, units=plane.units, full=plane.full, **facts)
 
 
 def check_channels(item: Item, channels: int, place: str) -> Item:
@@ -51,7 +52,7 @@ class ShardsData(Dataset):
             sample.plane,
             sample.id,
             self.options.channels or packed,
-            int(self.samples.labels[index]),
+            label_at(self.samples.labels, index),
             id=sample.id,
             group=self.samples.group_names[group] if group >= 0 else "",
             channels=None if own is None else tuple(own),
@@ -76,7 +77,8 @@ class HfData(Dataset):
         plane, name = self.rows.read(index)
         group, place = int(self.rows.groups[index]), self.rows.place(index)
         group_name = self.rows.group_names[group] if group >= 0 else ""
-        item = item_of(plane, place, self.options.channels, int(self.rows.labels[index]), id=name, group=group_name)
+        label = label_at(self.rows.labels, index)
+        item = item_of(plane, place, self.options.channels, label, id=name, group=group_name)
         return check_channels(item, self.channels, place)
 
 
@@ -94,5 +96,5 @@ class MedMnistData(Dataset):
 
     def __getitem__(self, index: int) -> Item:
         name, group = self.arrays.name(index)
-        label = int(self.arrays.labels[index])
+        label = label_at(self.arrays.labels, index)
         return item_of(self.arrays.read(index), name, self.options.channels, label, id=name, group=group)

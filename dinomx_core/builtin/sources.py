@@ -4,7 +4,8 @@ from typing import Literal
 
 import attrs
 
-from dinomx_core.declare.facts import DataInfo
+from dinomx_core.builtin.label_options import label_kind, separator
+from dinomx_core.declare.facts import DataInfo, LabelKind
 from dinomx_core.declare.values import Chosen, not_empty, option, slot
 
 Channels = Literal[0, 1, 3]
@@ -22,6 +23,8 @@ class Shards:
         "", 'ending of the images, such as "jpg" or "seg.png"; left out: those of the reader, and "npy"'
     )
     label: str = option("", 'key of `.json` that is the label; left out: what is in `.cls`, else the key "label"')
+    label_kind: LabelKind = label_kind()
+    separator: str = separator()
     group: str = option("group", "key of `.json` that says what an image belongs to, such as a patient")
     channels: Channels = option(0, CHANNELS)
     reader: Chosen = slot("reader", "image", "decodes the images; `.npy` needs none")
@@ -29,11 +32,12 @@ class Shards:
 
 def count_shards(options: Shards) -> DataInfo:
     """Looks through each tar once, and keeps where its samples lie; some images are decoded."""
+    from dinomx_core.builtin.labels import kind_of, unlabelled
     from dinomx_core.builtin.tar_samples import Samples, look_at
 
     samples = Samples(options)
     seen = look_at(samples)
-    notes = unlabelled(len(samples), samples.classes, int((samples.labels < 0).sum()))
+    notes = unlabelled(samples.labels, samples.classes)
     told = sum(tar["samples"] > 0 for tar in samples.facts["tars"]) if "tars" in samples.facts else len(samples.tars)
     if told != len(samples.tars):
         notes = (*notes, f"{len(samples.tars)} tars are used, of {told} that shards.json names")
@@ -46,6 +50,7 @@ def count_shards(options: Shards) -> DataInfo:
         unreadable=samples.unreadable,
         sampled=seen.sampled,
         names=tuple(samples.facts.get("names", ())),
+        label_kind=kind_of(samples.labels),
     )
 
 
@@ -57,6 +62,8 @@ class HfDataset:
     split: str = option("", 'which part; "all": all of them; left out: the only one')
     image: str = option("image", "column of images: encoded ones, paths, or arrays")
     label: str = option("label", "column of labels; a default that is not there is none")
+    label_kind: LabelKind = label_kind()
+    separator: str = separator()
     group: str = option(
         "group", "column of what images belong to, such as a patient; a default that is not there is none"
     )
@@ -68,11 +75,20 @@ class HfDataset:
 def count_rows(options: HfDataset) -> DataInfo:
     """Labels and groups of all rows are read; some images are decoded."""
     from dinomx_core.builtin.hf_rows import Rows, look_at
+    from dinomx_core.builtin.labels import kind_of, unlabelled
 
     rows = Rows(options)
     seen = look_at(rows)
-    notes = unlabelled(len(rows), rows.classes, int((rows.labels < 0).sum()))
-    return DataInfo(len(rows), seen.channels, rows.classes, notes, rows.digest, sampled=seen.sampled)
+    notes = unlabelled(rows.labels, rows.classes)
+    return DataInfo(
+        len(rows),
+        seen.channels,
+        rows.classes,
+        notes,
+        rows.digest,
+        sampled=seen.sampled,
+        label_kind=kind_of(rows.labels),
+    )
 
 
 @attrs.frozen
@@ -89,13 +105,11 @@ class MedMnist:
 
 def count_medmnist(options: MedMnist) -> DataInfo:
     """Unpacked into the cache, once."""
+    from dinomx_core.builtin.labels import kind_of
     from dinomx_core.builtin.medmnist_file import Arrays, look_at
 
     arrays = Arrays(options)
     seen = look_at(arrays)
-    return DataInfo(len(arrays), seen.channels, arrays.classes, arrays.notes, arrays.digest, sampled=seen.sampled)
-
-
-def unlabelled(count: int, classes: tuple[str, ...], without: int) -> tuple[str, ...]:
-    """What to say of images without a label among labelled ones."""
-    return (f"{without} of {count} images have no label",) if classes and without else ()
+    return DataInfo(
+        len(arrays), seen.channels, arrays.classes, arrays.notes, arrays.digest, sampled=seen.sampled, label_kind=kind_of(arrays.labels),
+    )  # fmt: skip

@@ -14,11 +14,11 @@ import attrs
 import numpy as np
 
 from dinomx_core.builtin import cache
-from dinomx_core.builtin.columns import Column
+from dinomx_core.builtin.columns import LIST, Column
 from dinomx_core.builtin.remote import exists, is_url, local, stamp
 from dinomx_core.errors import DataError
 
-FORMAT = "dinomx tar index 1"
+FORMAT = "dinomx tar index 2"
 ENDING = ".index"
 BLOCK = 512
 ENDINGS = 1000  # that a tar's files may have
@@ -192,7 +192,7 @@ def members(file: IO[bytes], tar: str, size: int) -> Iterator[tuple[str, str, in
 
 
 def read_column(file: IO[bytes], index: TarIndex, name: str) -> Column:
-    """A key of the samples' `.json`, or the text of their `.cls`. What is no single value, or cannot be read, is missing."""
+    """A key of the samples' `.json`, or the text of their `.cls`. What is no value or list of them, or cannot be read, is missing."""
     codes: np.ndarray = np.full(len(index), -1, np.int32)
     values: dict[str, int] = {}
     for sample, member in enumerate(index.files_of([CLASSES] if name == CLASSES else ["json"])):
@@ -207,8 +207,10 @@ def read_column(file: IO[bytes], index: TarIndex, name: str) -> Column:
 
 
 def as_text(notes: Any, name: str) -> str:
-    """A key's value as text, or "" where it is none or no single one."""
+    """A key's value as text, a list as JSON behind a mark, or "" where it is neither."""
     value = notes.get(name) if isinstance(notes, dict) else None
+    if isinstance(value, list):
+        return LIST + json.dumps(value)
     return str(value) if isinstance(value, (str, int, float)) else ""
 
 

@@ -13,7 +13,8 @@ from typing import IO, Any
 import attrs
 import numpy as np
 
-from dinomx_core.builtin.columns import Column, gathered, in_order
+from dinomx_core.builtin.columns import Column, gathered, in_order, single
+from dinomx_core.builtin.labels import coded, missing
 from dinomx_core.builtin.looking import Look, look
 from dinomx_core.builtin.remote import exists, is_url, listing, local
 from dinomx_core.builtin.sources import Shards
@@ -41,7 +42,7 @@ class Sample:
 class Samples:
     """Samples of tars, in their order. What is kept of each is some numbers in arrays; tars stay open, the last used ones.
 
-    labels, groups: (N,) numbers in `classes` and `group_names`, -1 where there is none. unreadable: samples that are left out.
+    labels: as `labels` has them. groups: (N,) numbers in `group_names`, -1 where there is none. unreadable: samples that are left out.
     """
 
     def __init__(self, options: Shards):
@@ -67,12 +68,14 @@ class Samples:
         self.kind = np.concatenate([part.kinds(self.kinds) for part in parts])
         found = [gathered([part.column(name) for part in parts]) for name in labels]
         labelled = next((column for column in found if column.values), found[-1])
-        self.classes, self.labels = in_order(labelled, self.facts.get("classes", ()))
-        self.group_names, self.groups = in_order(gathered([part.column(options.group) for part in parts]), ())
+        kind = self.facts.get("label_kind", options.label_kind)
+        self.classes, self.labels = coded(labelled, kind, options.separator, self.facts.get("classes", ()))
+        self.group_names, self.groups = in_order(single(gathered([part.column(options.group) for part in parts])), ())
+        told = not missing(self.labels).all()
         self.digest = digest_of(parts)
         self._open: OrderedDict[int, IO[bytes]] = OrderedDict()
         self._lock = threading.Lock()
-        for name, values, key in ((options.label, self.classes, "label"), (options.group, self.group_names, "group")):
+        for name, values, key in ((options.label, told, "label"), (options.group, self.group_names, "group")):
             if name not in ("", "group") and not values:
                 raise DataError(f'no sample has a "{name}"; {self._notes_of_first()}', key)
 

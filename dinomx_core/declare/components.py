@@ -242,7 +242,7 @@ class Recipe:
 
 
 # Commands of `dinomx` itself, which are there before any plugin is looked for.
-OWN_COMMANDS = ("convert", "data", "embed", "export", "init", "plan", "plugins", "run")
+OWN_COMMANDS = ("convert", "data", "embed", "eval", "export", "init", "plan", "plugins", "run")
 
 
 def not_our_own(instance: Any, attribute: Any, value: str) -> None:

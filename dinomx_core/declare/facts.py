@@ -12,6 +12,7 @@ from dinomx_core.declare.values import Size, as_size
 
 Select = Literal["cls", "patches", "masked", "all"]
 HowMasked = Literal["none", "replace", "drop"]
+LabelKind = Literal["class", "classes", "number"]
 
 
 @attrs.frozen
@@ -68,7 +69,8 @@ class DataInfo:
     notes: what a person should know of it. digest: stands for which images these are, in which order, so that a run goes on
     with the same ones; "" where the options alone say it. unreadable: files that are left out, and why. sampled: what the pixels of some
     images are like; None: uint8, or uint16 or floats over the whole range. names: of the channels, where they have any. parts: in which it
-    is drawn from, where there are several. regions: whether images may say what lies where in them.
+    is drawn from, where there are several. regions: whether images may say what lies where in them. label_kind: what an image's label
+    is: one of the classes, several of them or none, or a number, where `classes` is empty.
     """
 
     count: int
@@ -81,6 +83,12 @@ class DataInfo:
     names: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     parts: tuple[Part, ...] = attrs.field(default=(), kw_only=True)
     regions: bool = attrs.field(default=False, kw_only=True)
+    label_kind: LabelKind = attrs.field(default="class", kw_only=True)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have labels."""
+        return bool(self.classes) or self.label_kind == "number"
 
     @property
     def sets(self) -> tuple[tuple[int, ...], ...]:

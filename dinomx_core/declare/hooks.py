@@ -88,7 +88,7 @@ def dinomx_intensities() -> Iterable[c.Intensity]:  # type: ignore[empty-body]
 
 @hookspec
 def dinomx_evaluators() -> Iterable[c.Evaluator]:  # type: ignore[empty-body]
-    """Yield evaluators, e.g. `yield Evaluator("knn", Knn, "dinomx_core.builtin.knn:KnnEvaluator")`."""
+    """Yield evaluators, e.g. `yield Evaluator("knn", Knn, "dinomx_core.builtin.evaluators.knn:KnnEvaluator")`."""
 
 
 @hookspec

@@ -18,6 +18,7 @@ from dinomx_core.declare.facts import (
 from dinomx_core.declare.reading import Sampled
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
+from dinomx_core.planning.best import check_best
 from dinomx_core.planning.cost import Batch
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.parallel import world_size_of
@@ -245,10 +246,7 @@ class _Planner:
             )
         if run.recompute == "mlp" and shape and shape.layout and not shape.layout.mlp:
             self.refuse('this backbone\'s blocks have no MLP of their own; take "blocks"', "run.recompute")
-        best = spec.checkpoint.keep_best.partition("/")[0]
-        if best and best not in spec.evaluate:
-            there = ", ".join(spec.evaluate) or "none"
-            self.refuse(f'no evaluation is called "{best}"; there are: {there}', "checkpoint.keep_best")
+        check_best(self.report)
         run_dir = Path(os.path.expanduser(run.out)) / run.name / self.stage
         self.check_output(run_dir)
         ratio = run.batch_size / spec.optimizer.scaling_batch

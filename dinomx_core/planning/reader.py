@@ -13,7 +13,7 @@ from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
 from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
 from dinomx_core.planning.document import Document, Path_
-from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, RunSpec
+from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, LoaderOptions, RunSpec
 from dinomx_core.planning.walk import chosen_parts
 
 # Labels name files, metrics and modules; torch keeps modules in a dict whose own methods must stay reachable.
@@ -27,6 +27,11 @@ class _Reader:
         self.document, self.registry = document, registry
         self.converter = make_converter(registry)
         self.problems: list[Problem] = []
+
+    def known(self) -> None:
+        known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
+        if unknown := [key for key in self.document.data if key not in known]:
+            self.problems.extend(problems_of(UnknownKeys(unknown, [*known, "stage"]), (), self.document))
 
     def attempt(self, path: Path_, read: Callable[[], Any]) -> Any:
         try:
@@ -85,9 +90,7 @@ class _Reader:
 def to_spec(document: Document, registry: Registry) -> RunSpec:
     """Type a document. Raises ConfigError with every problem at once."""
     reader = _Reader(document, registry)
-    known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
-    if unknown := [key for key in document.data if key not in known]:
-        reader.problems.extend(problems_of(UnknownKeys(unknown, [*known, "stage"]), (), document))
+    reader.known()
     sections = {name: reader.section(name, cls) for name, cls in SECTIONS.items()}
     slots = {name: reader.slot(name) for name in SLOTS}
     losses = reader.labelled("loss")
@@ -123,6 +126,24 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
                     reader.problems.append(Problem(str(error), ".".join(key), document.place(key)))
         raise ConfigError(_unique(reader.problems))
     return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
+
+
+def to_measures(document: Document, registry: Registry) -> tuple[dict[str, Chosen], Chosen | None, LoaderOptions]:
+    """The evaluations of a document, an intensity where it has one, and how images are read; other tables take no part. Raises
+    ConfigError with every problem at once."""
+    reader = _Reader(document, registry)
+    reader.known()
+    evaluate = reader.labelled("evaluate")
+    intensity = reader.slot("intensity") if "intensity" in document.data else None
+    loader = reader.section("loader", LoaderOptions)
+    if not evaluate and not reader.problems:
+        names = ", ".join(registry.names("evaluator"))
+        reader.problems.append(
+            Problem(f"no evaluation; add a table [evaluate.NAME] ({names})", "evaluate", document.place(()))
+        )
+    if reader.problems:
+        raise ConfigError(_unique(reader.problems))
+    return evaluate, intensity, loader
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

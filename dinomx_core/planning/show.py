@@ -37,7 +37,13 @@ def lines(plan: Plan, device: Device | None = None) -> Iterator[str]:
     yield ""
     yield (
         f"  data        {plan.data.count} images, {plan.data.channels} channels"
-        + (f", {len(plan.data.classes)} classes" if plan.data.classes else ", no labels")
+        + (
+            f", {len(plan.data.classes)} classes"
+            if plan.data.classes
+            else ", numbers as labels"
+            if plan.data.labelled
+            else ", no labels"
+        )
     )
     yield f"  steps       {plan.steps} ({run.steps}) = {plan.passes:.1f} passes over the data"
     yield (

@@ -42,7 +42,8 @@ def _lines(about: dict[str, Any], evaluations: list[dict[str, Any]]) -> Iterator
     yield "## Training data"
     yield ""
     data = run["data"]
-    labels = f"{data['classes']} classes, which training did not see" if data["classes"] else "no labels"
+    what = "numbers as labels" if data.get("labels") == "number" else f"{data['classes']} classes"
+    labels = f"{what}, which training did not see" if data.get("labels") or data["classes"] else "no labels"
     yield f"{data['images']} images of {about['channels']} channels (`{data['name']}`), {labels}."
     yield ""
     yield "Origin, licence, consent and known biases: [to be filled in]"

@@ -278,4 +278,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
-        """Figures by name, such as {"accuracy@20": 0.71}; of each, more is better."""
+        """Figures by name, such as {"accuracy@20": 0.71}; of each, more is better: health tells where a warm start falls below its own, and
+        `checkpoint.keep_best` keeps the largest. What is no such figure (an error, of which less is better, or a count) has a name that
+        begins with "info/" ("info/mae@20"): it is written and shown beside them, and nothing judges by it. A name may say what a figure
+        is a part of by a slash ("iou/3"): such ones are written, and not shown while a run goes on."""

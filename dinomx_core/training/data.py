@@ -96,7 +96,7 @@ class TrainingImages(TorchDataset):
                     self.masks.add(crops[self.masks.view], stream, step, slot)
                 return (
                     crops,
-                    -1 if item.label is None else item.label,
+                    item.label if isinstance(item.label, int) else -1,
                     self.positions.after(first, index),
                     tuple(faults),
                 )

@@ -81,7 +81,12 @@ def facts(plan: Plan) -> dict[str, Any]:
         "losses": {label: chosen.component.name for label, chosen in spec.losses.items()},
         "strategies": {label: chosen.component.name for label, chosen in spec.strategies.items()},
         "trained": plan.trains.trainable,
-        "data": {"name": spec.data.component.name, "images": plan.data.count, "classes": len(plan.data.classes)},
+        "data": {
+            "name": spec.data.component.name,
+            "images": plan.data.count,
+            "classes": len(plan.data.classes),
+            "labels": plan.data.label_kind if plan.data.labelled else "",
+        },
         "steps": plan.steps,
         "batch_size": plan.batch.images,
         "passes": round(plan.passes, 2),

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dinomx_core.training.regions import Regions
 
 
+Label = int | tuple[int, ...] | float
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in float64 if it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
@@ -87,13 +90,14 @@ class Item:
     """One image of a data set.
 
     image (C, H, W): uint8, uint16 or float32, in the units of its file until an intensity has said what its numbers mean; then uint8 or
-    uint16 over the type's whole range, or float32. label: class number or None. group: what it belongs to (a patient, a plate); "" where
-    that is not known. units and full: as `declare.reading.Plane` has them. channels: which of the data set's channels these are; None:
-    all of them. regions: reads what lies where in it; None: nobody says (use `regions.regions_of`).
+    uint16 over the type's whole range, or float32. label: class number, numbers of several classes (or of none), or a number; None
+    where there is no label. group: what it belongs to (a patient, a plate); "" where that is not known. units and full: as
+    `declare.reading.Plane` has them. channels: which of the data set's channels these are; None: all of them. regions: reads what lies
+    where in it; None: nobody says (use `regions.regions_of`).
     """
 
     image: Tensor
-    label: int | None = None
+    label: Label | None = None
     id: str = ""
     group: str = ""
     units: str = ""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dinomx_core.declare.figures import judged
 from dinomx_core.planning.plan import Plan
 
 MOST_ROWS = 1024  # features that one effective rank is taken over
@@ -190,7 +191,8 @@ class Health:
     def _worse(self, step: int, figures: dict[str, float]) -> Iterator[Verdict]:
         for name, value in figures.items():
             start = self.start.get(name)
-            if start is None or value is None:  # a figure that was not finite is written as null
+            # a figure that was not finite is written as null
+            if start is None or value is None or not judged(name):
                 continue
             self.worse[name] = self.worse.get(name, 0) + 1 if value < start - WORSE * abs(start) else 0
             if self.worse[name] >= 2 or (self.worse[name] and step == self.steps):

@@ -10,6 +10,7 @@ import numpy as np
 from dinomx_core.builtin.pictures import evenly
 from dinomx_core.declare.facts import DataInfo
 from dinomx_core.training.contracts import Dataset, Intensity
+from dinomx_core.training.flow import Label
 from dinomx_core.training.look.cutting import cut_off
 from dinomx_core.training.look.figures import Histogram, Moments, of_channels, rounded
 from dinomx_core.training.look.reading import Seen, ahead, see
@@ -29,7 +30,7 @@ class Measured:
         self.sizes, self.channels, self.kinds = Counter[tuple[int, int]](), Counter[int](), Counter[str]()
         self.units, self.full = Counter[str](), Counter[tuple[float, float] | None]()
         self.labels, self.groups = Counter[int](), Counter[str]()
-        self.digests: dict[str, list[tuple[int, str, int | None, str]]] = {}  # of each: index, id, label, group
+        self.digests: dict[str, list[tuple[int, str, Label | None, str]]] = {}  # of each: index, id, label, group
         self.faults: list[str] = []
         self.cut: list[tuple[float, float]] = []
         self.count, self.seconds = 0, 0.0
@@ -47,7 +48,8 @@ class Measured:
         self.kinds[str(item.image.dtype).removeprefix("torch.")] += 1
         self.units[item.units] += 1
         self.full[item.full] += 1
-        self.labels[-1 if item.label is None else item.label] += 1
+        for label in item.label if isinstance(item.label, tuple) else (item.label,):
+            self.labels[label if isinstance(label, int) else -1] += 1
         self.groups[item.group] += 1
         self.digests.setdefault(seen.digest, []).append((seen.index, item.id, item.label, item.group))
         own = range(len(seen.before)) if item.channels is None else item.channels
