@@ -15,6 +15,7 @@ import attrs
 
 from dinomx_core.api_data import init, measure, pack
 from dinomx_core.api_eval import evaluate
+from dinomx_core.api_sweep import compare, sweep
 from dinomx_core.artifacts import RunFolder
 from dinomx_core.declare.discover import Registry, discover
 from dinomx_core.errors import ConfigError, Problem
@@ -28,7 +29,9 @@ from dinomx_core.planning.reader import to_spec
 from dinomx_core.progress import Progress, Silent
 from dinomx_core.running import Result, figures_of, run_here
 
-__all__ = ["convert", "embed", "evaluate", "export", "init", "load", "measure", "pack", "plan", "plans", "run"]
+__all__ = [
+    "compare", "convert", "embed", "evaluate", "export", "init", "load", "measure", "pack", "plan", "plans", "run", "sweep",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from dinomx_core.training.model import Model
@@ -109,11 +112,11 @@ def work_out(parsed: document.Document, source: Source, registry: Registry, env:
     return made
 
 
-def in_stages(problem: Problem, found: list[str], stages: Iterable[str]) -> Problem:
-    """A problem with the stages that have it, where not all do."""
+def in_stages(problem: Problem, found: list[str], stages: Iterable[str], what: str = "stage") -> Problem:
+    """A problem with the stages, or what else they are called, that have it, where not all do."""
     if found == list(stages):
         return problem
-    return attrs.evolve(problem, message=f"{problem.message} (stage {', '.join(found)})")
+    return attrs.evolve(problem, message=f"{problem.message} ({what} {', '.join(found)})")
 
 
 def run(

@@ -12,6 +12,7 @@ from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
 from dinomx_core.cli_eval import evaluate
 from dinomx_core.cli_plugins import Commands
+from dinomx_core.cli_sweep import compare, sweep
 from dinomx_core.errors import ConfigError, DinomxError, Problem
 from dinomx_core.planning.world import started
 
@@ -28,6 +29,8 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.command()(init)
 app.command("eval")(evaluate)
+app.command()(sweep)
+app.command()(compare)
 
 
 @app.callback()

@@ -12,6 +12,7 @@ from dinomx_core.errors import DataError
 
 MANIFEST = "manifest.json"
 DESCRIPTION = "dinomx.json"
+SWEEP = "sweep.json"
 BEST = "best"
 BASE = "base"  # parameters that never train, once for all checkpoints of a run
 BASE_STATE = "weights"  # the name of their tensors in that folder
@@ -135,3 +136,19 @@ def stages_in(path: Path) -> str:
     """The stages of a run that was given in place of one of them, as the end of a message."""
     found = sorted(p.name for p in path.iterdir() if (p / "plan.json").is_file()) if path.is_dir() else []
     return f"; it holds the stages {', '.join(found)}: name one of their folders" if found else ""
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """What `sweep.json` of a folder says; None where there is none. Raises DataError where it cannot be read."""
+    file = folder / SWEEP
+    try:
+        about = json.loads(file.read_text("utf-8"))
+        if all(isinstance(run["name"], str) for run in about["runs"]) and {"grid", "seeds"} <= set(about):
+            return about
+        raise ValueError("it misses something")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file}: cannot be read as a sweep ({error}); bring it back, or choose another folder"
+        ) from None

@@ -174,7 +174,7 @@ def load(document: Document, registry: Registry, overrides: list[str]) -> dict[s
     for name, stage in stages.items():
         for override in overrides:
             file = stage.places[()]
-            stage = merge(stage, _parse_override(override))
+            stage = merge(stage, parse_override(override))
             stage.places[()] = file
         stages[name] = stage
     return stages
@@ -225,9 +225,10 @@ def _with_recipe(document: Document, registry: Registry, above: tuple[str, ...])
     return merge(below, document)
 
 
-def _parse_override(override: str) -> Document:
+def parse_override(override: str, flag: str = "--set") -> Document:
+    """ "a.b=VALUE" as tables; a value that is no TOML is a text. Raises ConfigError where it has another form."""
     key, equals, value = override.partition("=")
-    place = f"--set {override}"
+    place = f"{flag} {override}"
     path = split_key(key)
     if not equals or not KEY.fullmatch(f"{key}="):
         raise ConfigError([Problem("expected KEY=VALUE, such as optimizer.lr=1e-4", place=place)])
