@@ -185,7 +185,7 @@ def test_every_command_runs(place, text, request):
         assert words[0] in ("dinomx", "python"), words
         start = ["-c", "from dinomx_core.cli import main; main()"] if words[0] == "dinomx" else []
         short = []
-        if words[:2] == ["dinomx", "run"]:
+        if words[1] in ("run", "sweep"):
             short = ["--set", "run.steps=2", "--set", "run.batch_size=8"]
         if short and "held-out" in Path(words[2]).read_text():
             short += ["--set", "evaluate.knn.k=[5]"]

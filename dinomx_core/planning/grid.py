@@ -137,7 +137,7 @@ def short_names(keys: Sequence[str]) -> list[str]:
 def as_name(value: str) -> str:
     """A value as a part of a folder's name; a digest of it where it holds marks that a name should not."""
     text = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
-    name = NO_NAME.sub("-", text)
+    name = NO_NAME.sub("-", text.strip("[]{} "))
     return text if name == text else f"{name}{MARK}{digest(text)}"
 
 
