@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dinomx_core import TrainingError, api
-from dinomx_core.training.health import assignment_metrics, feature_metrics
+from dinomx_core.training.health import Health, assignment_metrics, feature_metrics
 from tests.fixtures import rows
 
 KNN = {
@@ -130,6 +130,16 @@ def test_a_warm_start_that_gets_worse_is_told_so_and_one_that_does_not_is_not(we
     assert "Lower optimizer.lr, let the heads settle before the backbone moves" in found["remedy"]
     gentle = well(evaluate={"knn": KNN}, backbone=warm, run__name="gentle", optimizer__lr=1e-6, run__steps=60)
     assert "worse than the start" not in verdicts(api.run(gentle).folder)
+
+
+def test_figures_that_fall_together_are_one_verdict(toy):
+    health = Health(api.plan(toy(run={"steps": 8})), warm=True)
+    for step, value in ((0, 0.7), (4, 0.5)):
+        assert health.evaluated(step, {"knn/info/mae": 1 - value, "knn/a": value, "knn/b": value}) == []
+    (verdict,) = health.evaluated(6, {"knn/info/mae": 0.1, "knn/a": 0.4, "knn/b": 0.6})
+    assert (verdict.name, verdict.step) == ("worse than the start", 6)
+    assert verdict.message == "knn/a fell from 0.7000, as the weights came, to 0.4000"
+    assert health.evaluated(8, {"knn/a": 0.4, "knn/b": 0.4}) == []
 
 
 def test_figures_of_known_features():

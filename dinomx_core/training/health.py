@@ -122,8 +122,11 @@ class Health:
         return self._new(self._worse(step, figures)) if self.warm else []
 
     def _new(self, found: Iterator[Verdict]) -> list[Verdict]:
-        fresh = [verdict for verdict in found if verdict.name not in self.called]
-        self.called.update(verdict.name for verdict in fresh)
+        fresh = list[Verdict]()
+        for verdict in found:
+            if verdict.name not in self.called:  # several figures may fall in one evaluation
+                self.called.add(verdict.name)
+                fresh.append(verdict)
         return fresh
 
     def _judge(self) -> Iterator[Verdict]:
