@@ -9,11 +9,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from dinomx_core.declare.values import Chosen
+from dinomx_core.builtin.evaluators.dense import mask_of
 from dinomx_core.errors import DataError
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
-from dinomx_core.training.evaluation import read_ahead
+from dinomx_core.training.evaluation import told, walk
 from dinomx_core.training.flow import Item
 from dinomx_core.training.maps import head_maps
 from dinomx_core.training.regions import Regions, regions_of, seen_mask
@@ -49,7 +49,7 @@ class LocalisationEvaluator(Evaluator):
         share of images with a right box, "images": how many were judged}."""
         head = self.head(encoder)
         rows = []
-        for seen in self.seen(encoder, self.images, self.options.images):
+        for seen in self.seen(encoder, self.images):
             rows.append(self.judge(seen, head))
         found = [row for part in encoder.parallelism.collect(rows) for row in part]
         if not found:
@@ -63,9 +63,8 @@ class LocalisationEvaluator(Evaluator):
         if isinstance(self.options.head, int):
             return self.options.head
         assert self.validation is not None
-        assert self.options.validation is not None
         hits = []
-        for seen in self.seen(encoder, self.validation, self.options.validation):
+        for seen in self.seen(encoder, self.validation):
             every = [*seen.heads, seen.heads.mean(0)]
             hits.append([points(map, seen.object) for map in every])
         everyone = [row for part in encoder.parallelism.collect(hits) for row in part]
@@ -93,12 +92,9 @@ class LocalisationEvaluator(Evaluator):
             figures[f"corloc_{name}"] = float(max(overlap(box, other) for other in seen.boxes) > o.overlap)
         return figures
 
-    def seen(self, encoder: Encoder, data: Dataset, chosen: Chosen) -> Iterator[Seen]:
+    def seen(self, encoder: Encoder, data: Dataset) -> Iterator[Seen]:
         """This process's share of the images that can be read and show an object; the others know of what could not be."""
-        parallelism, faults, batch = encoder.parallelism, list[str](), list[tuple[Item, Tensor]]()
-        size, turns = self.options.batch_size, 0
-        mine = range(parallelism.rank, len(data), parallelism.world_size)
-        rounds = -(-len(data) // (parallelism.world_size * size))
+        faults, read = list[str](), list[str]()
 
         def prepared(item: Item) -> Item:
             regions = regions_of(item)  # before anything changes the image's size
@@ -107,28 +103,26 @@ class LocalisationEvaluator(Evaluator):
             mask = seen_mask(regions.painted(*item.image.shape[-2:]), encoder.preprocessing)
             return replace(encoder.prepare(item), regions=lambda: Regions(mask))
 
-        for _, item in read_ahead(data, prepared, faults.append, mine):
-            regions = item.regions() if item.regions is not None else None
-            mask = None if regions is None else regions.mask
-            if mask is not None and bool(((mask > 0) & (mask != self.options.ignore)).any()):
-                batch.append((item, mask))
-            if len(batch) == size:
-                turns += 1
-                yield from self.looked_at(encoder, batch)
-                batch = []
-        if batch:
-            turns += 1
-            yield from self.looked_at(encoder, batch)
-        blank = Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))
-        for _ in range(rounds - turns if parallelism.world_size > 1 else 0):
-            encoder.encode([blank])
-        faults = [fault for part in parallelism.collect(faults) for fault in part]
-        encoder.unreadable(faults, len(data))
+        def shows(item: Item) -> bool:
+            read.append(item.id)
+            mask = mask_of(item)
+            return mask is not None and bool(((mask > 0) & (mask != self.options.ignore)).any())
 
-    def looked_at(self, encoder: Encoder, batch: list[tuple[Item, Tensor]]) -> Iterator[Seen]:
+        for numbers, items in walk(
+            encoder, data, self.options.batch_size, faults.append, prepare=prepared, wanted=shows
+        ):
+            if numbers:
+                yield from self.looked_at(encoder, items)
+            else:
+                encoder.encode(items)
+        told(encoder, faults, len(data), len(read))
+
+    def looked_at(self, encoder: Encoder, items: list[Item]) -> Iterator[Seen]:
         """A batch through the model."""
-        _, maps, keys = head_maps(encoder, [item for item, _ in batch])
-        for heads, patches, (_, mask) in zip(maps.cpu(), keys.cpu(), batch):
+        _, maps, keys = head_maps(encoder, items)
+        for heads, patches, item in zip(maps.cpu(), keys.cpu(), items):
+            mask = mask_of(item)
+            assert mask is not None
             judged = mask != self.options.ignore
             yield Seen(heads, patches, (mask > 0) & judged, judged, objects(mask, self.options.ignore))
 
