@@ -4,7 +4,7 @@ uses them, and kept in the run folder, so that a run is the same with any number
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from dinomx_core.errors import TrainingError
 from dinomx_core.planning.walk import chosen_parts
 from dinomx_core.training.build import Parts
 from dinomx_core.training.contracts import Dataset, Encoder
-from dinomx_core.training.evaluation import make_encoder, read_ahead
+from dinomx_core.training.evaluation import make_encoder, walk
 from dinomx_core.training.flow import Item
 from dinomx_core.training.maps import head_maps
 from dinomx_core.training.positions import positions
@@ -119,55 +119,41 @@ def refresh(
     mine = [order.after(order.index(first + row), 0) for row in range(parallelism.rank, length, parallelism.world_size)]
     devices = [parts.device] if parts.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        found = maps_of(encoder, parts, mine, -(-length // (parallelism.world_size * BATCH)))
+        found = maps_of(encoder, Share(parts.data, mine, length, parallelism.world_size))
     file = guide.file(period, parallelism.rank, parallelism.world_size)
     save_file(found, file.with_suffix(".part"))
     os.replace(file.with_suffix(".part"), file)
 
 
-class Some(Dataset):
-    """Some of a data set's images."""
+class Share(Dataset):
+    """A process's share of `length` images of a data set, which are numbered as those of all processes are: every `world`-th one."""
 
-    def __init__(self, data: Dataset, indices: list[int]):
-        self.data, self.indices = data, indices
+    def __init__(self, data: Dataset, indices: list[int], length: int, world: int):
+        self.data, self.indices, self.length, self.world = data, indices, length, world
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.length
 
     def __getitem__(self, index: int) -> Item:
-        return self.data[self.indices[index]]
+        return self.data[self.indices[index // self.world]]
 
 
-def maps_of(encoder: Encoder, parts: Parts, indices: list[int], rounds: int) -> dict[str, Tensor]:
+def maps_of(encoder: Encoder, data: Share) -> dict[str, Tensor]:
     """Maps (M, h, w) float16 of the mean head, what of the images they show (M, 4), and whether the image could be read (M,)."""
-    how, turns = encoder.preprocessing, 0
-    sides = [side // parts.plan.backbone.patch_size for side in how.crop]
+    how, count, faults = encoder.preprocessing, len(data.indices), list[str]()
+    sides = [side // encoder.backbone.patch_size for side in how.crop]
     maps, seen, read = (
-        torch.zeros(len(indices), *sides, dtype=torch.float16),
-        torch.zeros(len(indices), 4),
-        torch.zeros(len(indices), dtype=torch.bool),
+        torch.zeros(count, *sides, dtype=torch.float16),
+        torch.zeros(count, 4),
+        torch.zeros(count, dtype=torch.bool),
     )
-    faults = list[str]()
-    items = read_ahead(Some(parts.data, indices), encoder.prepare, faults.append, range(len(indices)))
-    for batch in batches(items):
-        rows, turns = [row for row, _ in batch], turns + 1
-        _, heads, _ = head_maps(encoder, [item for _, item in batch])
+    for numbers, items in walk(encoder, data, BATCH, faults.append):
+        if not numbers:
+            encoder.encode(items)
+            continue
+        rows = [number // data.world for number in numbers]
+        _, heads, _ = head_maps(encoder, items)
         maps[rows], read[rows] = heads.mean(1).cpu().half(), True
-        seen[rows] = torch.tensor([how.seen(*item.image.shape[-2:]) for _, item in batch])
-    blank = Item(torch.zeros(encoder.channels, *how.crop))
-    for _ in range(rounds - turns if encoder.parallelism.world_size > 1 else 0):
-        encoder.encode([blank])
-    encoder.unreadable(faults, len(indices))
+        seen[rows] = torch.tensor([how.seen(*item.image.shape[-2:]) for item in items])
+    encoder.unreadable(faults, count)
     return {"maps": maps, "seen": seen, "read": read}
-
-
-def batches(items: Iterator[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    """Items with their rows in batches, each of one set of channels."""
-    batch: list[tuple[int, Item]] = []
-    for row, item in items:
-        if batch and (len(batch) == BATCH or batch[0][1].channels != item.channels):
-            yield batch
-            batch = []
-        batch.append((row, item))
-    if batch:
-        yield batch
