@@ -22,6 +22,7 @@ from dinomx_core.errors import ConfigError, Problem
 from dinomx_core.folders import find_model
 from dinomx_core.planning import document
 from dinomx_core.planning.document import to_toml
+from dinomx_core.planning.foreign import is_foreign, read_foreign
 from dinomx_core.planning.origin import Reading, data_reading, described_reading
 from dinomx_core.planning.plan import Env, Plan, Source
 from dinomx_core.planning.planner import make_plan
@@ -223,24 +224,23 @@ def embed(
 ) -> dict[str, Any]:
     """Write embeddings of images with their ids. Returns counts and shapes.
 
-    source: a run, checkpoint or export, or a config, whose backbone is taken as it starts. data: folder of images, or a manifest
-    (`.csv`, `.jsonl`, `.parquet`) with the images' paths in `path_column` ("": "path"). out: a `.npz` or `.parquet` file, or a folder of
-    shards of `shard_size` images (0: 10,000), which goes on with what is there unless told to `overwrite`. tokens: "cls",
-    "patch-mean" or "patches". batch_size: images a forward pass; 0: 64 on a GPU, 16 on a CPU, where each thread has a pass of its own.
-    processes: to start on this machine; under torchrun or srun each process calls this and does its share. pool: a column; the mean
+    source: a run, checkpoint or export, weights that a backbone reads, or a config, whose backbone is taken as it starts. data: folder of
+    images, or a manifest (`.csv`, `.jsonl`, `.parquet`) with the images' paths in `path_column` ("": "path"). out: a `.npz` or `.parquet`
+    file, or a folder of shards of `shard_size` images (0: 10,000), which goes on with what is there unless told to `overwrite`. tokens:
+    "cls", "patch-mean" or "patches". batch_size: images a forward pass; 0: 64 on a GPU, 16 on a CPU, where each thread has a pass of its
+    own. processes: to start on this machine; under torchrun or srun each process calls this and does its share. pool: a column; the mean
     over each of its values is written too, or alone where `out` is a file. progress: called with the images done and their number.
 
-    The result has "images" (that were read), "shape", "unreadable", "pooled", and "finished": False where other processes still
-    have shards to write. Raises DataError when there is nothing to read, ConfigError for a folder of other embeddings, Stopped when
-    told to stop.
+    The result has "images" (that were read), "shape", "unreadable", "pooled", "notes" (what to say of how weights of others were opened),
+    and "finished": False where other processes still have shards to write. Raises DataError when there is nothing to read, ConfigError
+    for a folder of other embeddings, Stopped when told to stop.
     """
     plugins = list(plugins)
+    foreign = read_foreign(Path(source), discover(plugins)) if is_foreign(Path(source)) else None
     if processes > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's remarks would be printed by each process
-        if Path(source).is_file():  # and what is wrong with the source told by each
-            plan_alone(source, plugins)
-        else:
-            find_model(Path(source), "teacher")
+        if not foreign:  # and what is wrong with the source told by each
+            plan_alone(source, plugins) if Path(source).is_file() else find_model(Path(source), "teacher")
     from dinomx_core.training.embed.job import EmbedJob
     from dinomx_core.training.embed.share import Source as Embedder
     from dinomx_core.training.embed.start import embed as start
@@ -248,20 +248,24 @@ def embed(
     job = EmbedJob(str(source), str(data), str(out), tokens, batch_size, shard_size, overwrite, path_column, pool)
     modules = [plugin.__name__ for plugin in plugins]
     opened = Embedder(lambda: reading_of(source, plugins), lambda: model_of(source, plugins))
-    return start(job, opened, processes, modules, progress)
+    return {**start(job, opened, processes, modules, progress), "notes": list(foreign.notes) if foreign else []}
 
 
 def model_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Model:
-    """What `load` opens, or the backbone of a config as it starts."""
-    if not Path(source).is_file():
+    """What `load` opens, weights that a backbone reads, or the backbone of a config as it starts. Raises DataError, ConfigError."""
+    if not (foreign := is_foreign(Path(source))) and not Path(source).is_file():
         return load(source, plugins=plugins)
     from dinomx_core.training.model import Model
 
+    if foreign:
+        return Model.of_weights(read_foreign(Path(source), discover(plugins)))
     return Model.of_plan(plan_alone(source, plugins))
 
 
 def reading_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Reading:
     """How files become images of the kind that a model was trained on, or that a config's data are. Raises DataError."""
+    if is_foreign(Path(source)):
+        return read_foreign(Path(source), discover(plugins)).reading
     if Path(source).is_file():
         found = plan_alone(source, plugins)
         return data_reading(found.spec, found.registry)

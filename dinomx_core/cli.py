@@ -141,7 +141,7 @@ def convert(
 
 @app.command()
 def embed(
-    source: Annotated[Path, typer.Argument(help="Run folder, checkpoint or export; or a config", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Run, checkpoint, export, weights; or a config", show_default=False)],
     data: Annotated[
         Path, typer.Argument(help="Folder of images, or a manifest: .csv, .jsonl or .parquet", show_default=False)
     ],
@@ -176,6 +176,8 @@ def embed(
     )  # fmt: skip
     if not done["finished"]:
         return  # other processes go on
+    for note in done["notes"]:
+        typer.echo(f"warning: {note}", err=True)
     for fault in done["unreadable"]:
         typer.echo(f"warning: left out: {fault}", err=True)
     pooled = done["pooled"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dinomx_core import ConfigError, DataError, Stopped, api
@@ -20,6 +21,7 @@ from dinomx_core.planning.world import World
 from dinomx_core.training.embed.job import EmbedJob
 from dinomx_core.training.embed.passes import Passes
 from dinomx_core.training.embed.share import Source, share
+from dinomx_core.training.evaluation import preprocess
 from tests.fixtures import TOY
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -554,3 +556,24 @@ def test_torchrun_and_srun_start_the_same(model, pictures, tmp_path):
         assert not [name for name in before if (tmp_path / "e" / name).stat().st_mtime_ns == before[name]]
     done = torchrun("--tokens", "patch-mean", "--processes", "2")
     assert "processes: torchrun has started 2 of them already; leave it out" in done.stderr and done.returncode
+
+
+@pytest.mark.slow
+def test_weights_of_others_embed_as_transformers_has_them(model_folder, pictures, tmp_path):
+    from transformers import AutoModel
+
+    folder = model_folder(image_size=32)
+    done = api.embed(folder, pictures, tmp_path / "e.npz")
+    assert done["notes"] == [
+        f"{folder} does not say how its pixels were normalised: ImageNet's mean and deviation are taken"
+    ]
+    ours, model = np.load(tmp_path / "e.npz"), api.model_of(folder)
+    name = str(ours["ids"][0])
+    pixels = preprocess(model.prepare(model._read(pictures / name)), model.preprocessing)
+    with torch.no_grad():
+        theirs = AutoModel.from_pretrained(folder).eval()(pixels[None]).last_hidden_state[0, 0]
+    np.testing.assert_allclose(ours["embeddings"][0], theirs.numpy(), rtol=1e-4, atol=1e-4)
+    assert api.embed(folder, pictures, tmp_path / "e", processes=2, shard_size=5)["images"] == done["images"]
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match=f"^{folder}"):
+        api.embed(folder, pictures, tmp_path / "other.npz")

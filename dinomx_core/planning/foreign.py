@@ -11,7 +11,8 @@ from dinomx_core.declare.facts import BackboneShape, Preprocessing
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError, OtherChannels, OtherFamily
 from dinomx_core.folders import is_ours
-from dinomx_core.planning.origin import RGB, from_weights, readers
+from dinomx_core.planning.origin import RGB, Reading, from_weights, readers
+from dinomx_core.planning.spec import SLOTS
 
 PROCESSOR = "preprocessor_config.json"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -21,11 +22,14 @@ SIDE = 224  # pixels, of models that do not say
 
 @attrs.frozen
 class Foreign:
-    """A model of another origin: the backbone that reads it, its sizes, how images go in, and what to say of how it was read."""
+    """A model of another origin: the backbone that reads it, its sizes, how files become images and go in, as they do in runs that say
+    nothing of it, and what to say of how it was read."""
 
     chosen: Chosen
     shape: BackboneShape
     preprocessing: Preprocessing
+    intensity: Chosen
+    reading: Reading
     notes: tuple[str, ...]
 
 
@@ -38,6 +42,14 @@ def is_foreign(source: Path) -> bool:
 
 def read_foreign(source: Path, registry: Registry) -> Foreign:
     """Look at weights. Raises DataError where no installed backbone reads them."""
+    try:
+        return _read_foreign(source, registry)
+    except DataError as error:
+        message = str(error)
+        raise type(error)(message if message.startswith(str(source)) else f"{source}: {message}") from None
+
+
+def _read_foreign(source: Path, registry: Registry) -> Foreign:
     resize, crop = sizes_of(source)
     chosen, shape = reader_of(source, registry, max(crop))
     crop = tuple(max(shape.patch_size, side // shape.patch_size * shape.patch_size) for side in crop)  # type: ignore[assignment]
@@ -49,7 +61,12 @@ def read_foreign(source: Path, registry: Registry) -> Foreign:
         raise DataError(
             f"{source / PROCESSOR}: has {len(statistics[0])} means, the model {shape.channels} channels; mend it"
         )
-    return Foreign(chosen, shape, Preprocessing(max(resize, min(crop)), crop, *statistics), tuple(notes))
+    kind, default = SLOTS["intensity"]
+    intensity, reader = registry.find(kind, str(default)), registry.find("reader", "image")
+    return Foreign(
+        chosen, shape, Preprocessing(max(resize, min(crop)), crop, *statistics), Chosen(kind, intensity, intensity.options()),
+        Reading(Chosen("reader", reader, reader.options())), tuple(notes),
+    )  # fmt: skip
 
 
 def reader_of(source: Path, registry: Registry, side: int) -> tuple[Chosen, BackboneShape]:

@@ -15,7 +15,6 @@ from dinomx_core.folders import BEST, DESCRIPTION, MANIFEST, fault_of, find_mode
 from dinomx_core.planning.foreign import Foreign, is_foreign, read_foreign
 from dinomx_core.planning.origin import Origin, describe, described
 from dinomx_core.planning.plan import Plan, units_of
-from dinomx_core.planning.spec import SLOTS
 
 LAST, ALL = "last", "all"
 
@@ -122,10 +121,10 @@ def threads_of(run: Path | None) -> int:
 
 def of_weights(path: Path, registry: Registry) -> Subject:
     """Weights of others. Raises DataError where nothing reads them."""
-    found, (kind, default) = read_foreign(path, registry), SLOTS["intensity"]
-    component = registry.find(kind, str(default))
-    intensity = Chosen(kind, component, component.options())
-    return Subject(path, found, found.shape.channels, found.shape, found.preprocessing, intensity, notes=found.notes)
+    found = read_foreign(path, registry)
+    return Subject(
+        path, found, found.shape.channels, found.shape, found.preprocessing, found.intensity, notes=found.notes
+    )
 
 
 def of_plan(path: Path, plan: Plan) -> Subject:

@@ -21,7 +21,7 @@ from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Evaluator
 from dinomx_core.training.data import Unreadable
 from dinomx_core.training.evaluation import make_encoder, measured
-from dinomx_core.training.opening import load_backbone, rebuilt
+from dinomx_core.training.opening import load_backbone, read_weights, rebuilt
 
 
 def opened(subject: Subject, network: str) -> Backbone:
@@ -37,10 +37,8 @@ def opened(subject: Subject, network: str) -> Backbone:
             backbone.load(subject.place)
         return backbone
     if isinstance(source, Foreign):
-        with torch.random.fork_rng(devices=[]):
-            backbone = construct(source.chosen, source.shape, max(source.preprocessing.crop))
-    else:
-        backbone = build_backbone(source)
+        return read_weights(source)
+    backbone = build_backbone(source)
     backbone.warm_start()
     return nn.Module.double(backbone) if subject.float64 else backbone
 

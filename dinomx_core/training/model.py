@@ -16,6 +16,7 @@ from dinomx_core.declare.reading import PlaneReader
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import DataError
 from dinomx_core.folders import DESCRIPTION
+from dinomx_core.planning.foreign import Foreign
 from dinomx_core.planning.origin import Reading, data_reading, describe, described, described_reading
 from dinomx_core.planning.plan import Plan, units_of
 from dinomx_core.training.backbone import Backbone
@@ -25,22 +26,23 @@ from dinomx_core.training.contracts import Encoder
 from dinomx_core.training.evaluation import make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.images import from_array, from_pillow, from_plane
-from dinomx_core.training.opening import opened
+from dinomx_core.training.opening import opened, read_weights
 
 
 class Model:
     """What `dinomx_core.load` returns.
 
     `backbone` is the torch module, `preprocessing` how images go in, `channels` how many the model takes; `intensity` says what their
-    numbers mean, `reading` how files of the kind that it was trained on become images; `about` is what its folder says of it.
+    numbers mean, `reading` how files of the kind that it was trained on become images; `about` is what its folder says of it, `notes`
+    what to say of how it was opened.
     """
 
     def __init__(
         self, backbone: Backbone, preprocessing: Preprocessing, channels: int, intensity: Chosen, reading: Reading,
-        about: dict[str, Any],
+        about: dict[str, Any], notes: tuple[str, ...] = (),
     ):  # fmt: skip
         self.backbone, self.preprocessing, self.channels, self.about = backbone.eval(), preprocessing, channels, about
-        self.intensity, self.reading = intensity, reading
+        self.intensity, self.reading, self.notes = intensity, reading, notes
         self._reader: PlaneReader = construct(reading.reader)
         self._encoder = self._make_encoder(torch.device("cpu"))
 
@@ -57,6 +59,19 @@ class Model:
         preprocessing = Preprocessing(how["resize"], how["crop"], tuple(how["mean"]), tuple(how["std"]))
         intensity, reading = described(folder, "intensity", registry), described_reading(folder, registry)
         return cls(opened(origin, folder, network), preprocessing, origin.channels, intensity, reading, about)
+
+    @classmethod
+    def of_weights(cls, found: Foreign) -> "Model":
+        """Weights of others, with what their folder says of images."""
+        return cls(
+            read_weights(found),
+            found.preprocessing,
+            found.shape.channels,
+            found.intensity,
+            found.reading,
+            {},
+            found.notes,
+        )
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Model":

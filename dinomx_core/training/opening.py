@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dinomx_core.errors import DataError
 from dinomx_core.folders import BASE, BASE_STATE, MANIFEST
+from dinomx_core.planning.foreign import Foreign
 from dinomx_core.planning.origin import Origin
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.construct import construct
@@ -44,6 +45,14 @@ def opened(origin: Origin, place: Path, network: str) -> Backbone:
         return backbone
     load_backbone(backbone, place, network)
     return merged(backbone, strategies)
+
+
+def read_weights(found: Foreign) -> Backbone:
+    """The backbone of weights of others. Raises DataError when they do not fit."""
+    with torch.random.fork_rng(devices=[]):
+        backbone: Backbone = construct(found.chosen, found.shape, max(found.preprocessing.crop))
+        backbone.warm_start()
+    return backbone
 
 
 def load_backbone(backbone: Backbone, place: Path, network: str) -> None:

@@ -58,8 +58,8 @@ def explain(
     features. limit: images drawn, evenly spread. overwrite: write into a folder that holds other things, too. Raises ConfigError and
     DataError.
     """
+    from dinomx_interpret.folder import name_of
     from dinomx_interpret.job import run
-    from dinomx_interpret.opening import name_of
 
     sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
     wanted = Wanted(

@@ -11,6 +11,16 @@ from dinomx_core.errors import Problem
 REPORT, PAGE = "explain.json", "index.html"
 
 
+def name_of(source: Path) -> str:
+    """What a source is called: a run's own name for its export, with the step for a checkpoint."""
+    path = source.expanduser().absolute()
+    if path.name == "export":
+        return path.parent.name
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}-{path.name}"
+    return path.stem if path.is_file() else path.name or "model"
+
+
 def check_folder(out: Path, overwrite: bool) -> None:
     """Raise ConfigError for a place that holds something else than what an earlier call wrote."""
     if out.exists() and not out.is_dir():

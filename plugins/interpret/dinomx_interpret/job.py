@@ -9,7 +9,7 @@ import attrs
 import torch
 from PIL import Image
 
-from dinomx_core import DataError
+from dinomx_core import DataError, api
 from dinomx_core.builtin.pictures import evenly
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.look.names import Naming, as_they_are, hashed
@@ -18,7 +18,6 @@ from dinomx_interpret import drawing, folder, shown
 from dinomx_interpret.api import Wanted
 from dinomx_interpret.mapping import Mapped, map_of
 from dinomx_interpret.named import Found, find
-from dinomx_interpret.opening import name_of, open_model
 from dinomx_interpret.page import page
 from dinomx_interpret.panels import Panel, Shared, attention, similar
 from dinomx_interpret.seeing import Seen, block_number, see, sides
@@ -41,7 +40,8 @@ class Explained:
 def run(source: Path, places: Sequence[Path], wanted: Wanted, plugins: Sequence[ModuleType]) -> dict[str, Any]:
     """All of it; see `api.explain`."""
     folder.check_folder(wanted.out, wanted.overwrite)
-    model, notes = open_model(source, plugins)
+    model = api.model_of(source.expanduser(), plugins)
+    notes = list(model.notes)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     channels, block = shown.channels_of(model, wanted.channels), block_number(model, wanted.block)
     naming = hashed() if wanted.hash_ids else as_they_are
@@ -140,7 +140,7 @@ def report_of(
     """What was found, in figures; the folder's and the page's names come later."""
     backbone, heads = model.backbone, drawn[0].seen.attended
     return {
-        "name": name_of(source), "found": found, "block": block, "blocks": len(backbone.blocks), "width": backbone.width,
+        "name": folder.name_of(source), "found": found, "block": block, "blocks": len(backbone.blocks), "width": backbone.width,
         "patch_size": backbone.patch_size, "heads": 0 if heads is None else len(heads.heads),
         "registers": 0 if heads is None else len(heads.registers), "query": "class token" if drawn[0].seen.cls else "mean over patches",
         "channels": list(channels), "shown": shown.rule_of(model, channels),

@@ -23,7 +23,6 @@ from dinomx_core.training.flow import Item
 from dinomx_core.training.maps import head_maps, on_patches
 from dinomx_core.training.model import Model
 from dinomx_core.training.pixels import normalise
-from dinomx_interpret.opening import open_model
 from dinomx_interpret.seeing import see
 from tests.parity import configs, plugin
 from tests.parity.replay import GOLDENS, LIMIT, below, distance, our_names
@@ -57,7 +56,7 @@ def seen(request, tmp_path_factory):
         if name.endswith(("q_proj.weight", "k_proj.weight", "query.weight", "key.weight")):
             torch.nn.init.normal_(tensor, std=0.3)
     made.save_pretrained(folder)
-    model, _ = open_model(folder, [])
+    model = api.model_of(folder)
     item = Item(torch.randint(0, 256, (3, 32, 56), dtype=torch.uint8))
     ours = [see(model, item, (32, 56), block) for block in range(3)]
     theirs = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()

@@ -17,7 +17,6 @@ from transformers import CLIPConfig, CLIPModel, DINOv3ConvNextConfig, DINOv3Conv
 from dinomx_core import ConfigError, DataError, TrainingError, api
 from dinomx_core.declare.facts import Preprocessing
 from dinomx_interpret import explain
-from dinomx_interpret.opening import open_model
 from dinomx_interpret.seeing import sides
 from tests.bright import SIZES, save_bright
 
@@ -56,7 +55,7 @@ def test_the_command_writes_pngs_and_one_page(model, image_folder, tmp_path):
         r"warning: left out, 1 in all: \S+/images/cats/2\.png: cannot be read as an image\b.*\n", done.stderr
     ), done.stderr
     assert done.stdout == (
-        "note         model does not say how its pixels were normalised: ImageNet's mean and std are taken\n"
+        f"note         {model} does not say how its pixels were normalised: ImageNet's mean and deviation are taken\n"
         "explained    12 of 13 images\nopen it      explain/model/index.html\n"
     )
     out = tmp_path / "explain" / "model"
@@ -80,9 +79,10 @@ def test_a_run_a_checkpoint_an_export_and_a_config_open(toy, tmp_path):
 
 
 def test_a_folder_from_elsewhere_brings_its_own_preprocessing(model, tmp_path):
-    opened, notes = open_model(model, [])
+    opened = api.model_of(model)
+    notes = list(opened.notes)
     assert opened.preprocessing == Preprocessing(32, (32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert notes == ["model does not say how its pixels were normalised: ImageNet's mean and std are taken"]
+    assert notes == [f"{model} does not say how its pixels were normalised: ImageNet's mean and deviation are taken"]
     prepared = {
         "size": {"shortest_edge": 40},
         "crop_size": {"height": 33, "width": 24},
@@ -90,7 +90,8 @@ def test_a_folder_from_elsewhere_brings_its_own_preprocessing(model, tmp_path):
         "image_std": [1, 2, 3],
     }
     (model / "preprocessor_config.json").write_text(json.dumps(prepared))
-    opened, notes = open_model(model, [])
+    opened = api.model_of(model)
+    notes = list(opened.notes)
     assert opened.preprocessing == Preprocessing(40, (32, 24), (0.1, 0.2, 0.3), (1, 2, 3)) and notes == []
 
 

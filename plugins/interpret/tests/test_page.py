@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomx_core import api
 from dinomx_interpret import explain
 from dinomx_interpret.features import similarity
-from dinomx_interpret.opening import open_model
 from dinomx_interpret.seeing import see
 from tests.bright import save_bright
 
@@ -74,7 +74,7 @@ def made(tmp_path_factory):
             place / "set" / "ab"[number % 2] / f"{number}.png"
         )
     told = explain(folder, files, out=place / "out", size=40, map=place / "set", patch=(2, 3))
-    model, _ = open_model(folder, [])
+    model = api.model_of(folder)
     from dinomx_core.training.flow import Item
     from dinomx_core.training.images import from_pillow
 
