@@ -220,7 +220,7 @@ def test_of_stages_the_last_is_compared_and_all_are_paid_for(made, tmp_path):
 
 
 def test_bad_input_says_what_there_is(made, tmp_path):
-    run, other = made("a", lr(1)), made("b", lr(2))
+    run, other = made("a", lr(1), {4: {"knn/a": 1, "knn/b": 2, "knn/info/mae": 3}}), made("b", lr(2))
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "plan.json").write_text("{}")
@@ -244,10 +244,14 @@ def test_bad_input_says_what_there_is(made, tmp_path):
         api.compare(tmp_path)
     assert str(error.value) == f"{tmp_path}: is no run folder (no plan.json in it); it holds the runs a, b: name them"
     for words, told in (
-        ({"figures": ["knn/c"]}, '--figure: no run has the figure "knn/c"; there are: knn/a, knn/b'),
+        ({"figures": ["knn/c"]}, '--figure: no run has the figure "knn/c"; there are: knn/a, knn/b, knn/info/mae'),
         ({"by": ["optimizer.lrr"]}, '--by: no run has the key "optimizer.lrr"; did you mean "optimizer.lr"?'),
         ({"by": ["zzz"]}, '--by: no run has the key "zzz"; they differ in: optimizer.lr'),
         ({"by": ["run.seed"]}, "--by: runs that differ in their seed alone are of one group; name another key"),
+        (
+            {"at": "best", "figures": ["knn/info/mae", "knn/a"]},
+            '--at: more of "knn/info/mae" is not better, so it chooses no step; name a figure first',
+        ),
         ({"at": "first"}, '--at: expected last or best, got "first"'),
     ):
         with pytest.raises(ConfigError) as error:

@@ -98,6 +98,10 @@ def compare(paths: Sequence[Path], by: Sequence[str], figures: Sequence[str], at
         raise ConfigError([Problem("name one run or more")])
     runs, absent = find_runs(paths)
     shown = chosen_figures(runs, figures)
+    if at == "best" and shown and not judged(shown[0]):
+        raise ConfigError(
+            [Problem(f'more of "{shown[0]}" is not better, so it chooses no step; name a figure first', "--at")]
+        )
     keys = chosen_keys(runs, by) if by else [key for key in differing(runs) if kind(key)]
     kinds: dict[str, list[Run]] = {}
     for run in runs:
