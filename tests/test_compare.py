@@ -26,12 +26,7 @@ def made(tmp_path):
     def write(name, values=None, figures=None, done=4, seconds=9.0, **plan):
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        told = {
-            key: {"value": value, "source": ""}
-            for key, value in {**VALUES, **(values or {})}.items()
-            if value is not None
-        }
-        told.update({key: {"value": value, "source": ""} for key, value in (values or {}).items() if value is not None})
+        told = {key: {"value": value, "source": ""} for key, value in {**VALUES, **(values or {})}.items()}
         about = {
             "values": told, "steps": 4, "stage": "", "device": "cpu", "batch": {"images": 8, "world_size": 1},
             "data": {"count": 10, "digest": "a"}, "env": {"versions": VERSIONS},

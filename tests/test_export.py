@@ -17,10 +17,10 @@ from dinomx_core.builtin.hf import build_hf
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import load_checkpoint
 from dinomx_core.training.evaluation import make_encoder
-from dinomx_core.training.export import write_onnx
+from dinomx_core.training.export import PLAIN, write_onnx
 
 ABOUT = {
-    "channels": 3, "image_size": 32, "network": "teacher", "step": 0, "start": None,
+    "intensity": PLAIN, "channels": 3, "image_size": 32, "network": "teacher", "step": 0, "start": None,
     "preprocessing": {"resize": 36, "crop": 32, "mean": [0.5], "std": [0.5]},
     "run": {"name": "x", "strategies": {}, "trained": 1, "losses": {"dino": "dino"}, "data": {"name": "digits", "images": 9, "classes": 0}, "steps": 1,
     "batch_size": 1, "passes": 1.0, "precision": "float32", "parameters": 1, "command": "dinomx run x.toml", "versions": {}},

@@ -27,7 +27,7 @@ def cost(group: Group) -> list[str]:
     """Images, hours, processes and tuning budget of a group."""
     least, most = (amount(number) for number in group.images)
     budget = group.budget
-    tried = f"{count(budget.combinations, 'combination')}, {count(budget.runs, 'run')}" if budget else "-"
+    tried = f"{budget.combinations} ({count(budget.runs, 'run')})" if budget else "-"
     return [least if least == most else f"{least}-{most}", f"{group.hours:.3g}", ", ".join(group.places), tried]
 
 
