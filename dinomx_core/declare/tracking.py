@@ -11,8 +11,8 @@ import attrs
 
 @attrs.frozen
 class TrackedRun:
-    """What a tracker may know of a run. out: the folder of all runs. config: every resolved option by its key path. step: the first that is trained now. key: what this
-    tracker left of the run when it was begun; "" where it is new."""
+    """What a tracker may know of a run. out: the folder of all runs. config: every resolved option by its key path. step: the first that is
+    trained now. key: what this tracker left of the run when it was begun; "" where it is new."""
 
     name: str
     folder: Path

@@ -37,7 +37,8 @@ class Mlflow:
 
     experiment: str = option("dinomx", "experiment that it belongs to", check=not_empty("name an experiment"))
     uri: str = option(
-        "", 'tracking store, such as "http://host:5000" or "sqlite:///file.db"; "": mlflow.db in `run.out`, for all runs there'
+        "",
+        'tracking store, such as "http://host:5000" or "sqlite:///file.db"; "": mlflow.db in `run.out`, for all runs there',
     )
 
 
