@@ -8,6 +8,7 @@ from dinomx_core.builtin.trackers.options import Wandb
 from dinomx_core.declare.tracking import TrackedRun, Tracker, figures_of, verdict_of
 
 STEP = "step"  # an axis of our own: wandb's own would refuse steps that a run does again
+LOGIN = 60  # seconds that a person is waited for who has not logged in
 QUIET = {"WANDB_ERROR_REPORTING": "false", "WANDB_DISABLE_GIT": "true", "WANDB_DISABLE_CODE": "true"}
 
 
@@ -22,7 +23,7 @@ class WandbTracker(Tracker):
         self.run = wandb.init(
             project=options.project, entity=options.entity or None, group=options.group or None, tags=options.tags or None,
             mode=options.mode, dir=str(run.folder), name=run.name, id=run.key or None, resume="allow" if run.key else None,
-            config=dict(run.config), settings=wandb.Settings(console="off", silent=True),
+            config=dict(run.config), settings=wandb.Settings(console="off", silent=True, login_timeout=LOGIN),
         )  # fmt: skip
         self.run.define_metric(STEP)
         self.run.define_metric("*", step_metric=STEP)
