@@ -21,17 +21,8 @@ from scipy import ndimage
 SIDE, TRAIN, TEST = 96, 3000, 600
 SIZES = (0.22, 0.5)  # of an object's longer side, as a share of the image's
 KINDS = ("animals", "food", "town", "vehicles", "plants", "household")
-TEXTURES = (
-    "brick.png",
-    "grass.png",
-    "gravel.png",
-    "ihc.png",
-    "hubble_deep_field.jpg",
-    "moon.png",
-    "cell.png",
-    "coins.png",
-)
-TILES = 3  # of a background, in each direction
+TEXTURES = ("brick.png", "grass.png", "gravel.png")
+TILES = 1  # of a background, in each direction
 TILE, SPLIT = 64, 340
 
 

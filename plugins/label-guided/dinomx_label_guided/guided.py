@@ -1,13 +1,13 @@
 """Crops put on labelled objects, or where the teacher looks."""
 
 from abc import abstractmethod
+from functools import cached_property
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
 
 from dinomx_core.training.contracts import Box, Placement
 from dinomx_core.training.flow import Item
@@ -25,12 +25,41 @@ class Point(NamedTuple):
     column: int
 
 
+class Interest:
+    """What may be looked at in an image; what is found out about it is kept for its further crops."""
+
+    def __init__(self, regions: Regions):
+        self.regions = regions
+        self._parts: dict[int, tuple[np.ndarray | None, int]] = {}
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The classes that there are objects of, in order."""
+        mask, boxes = self.regions.mask, self.regions.classes
+        found = [] if mask is None else torch.unique(mask).tolist()
+        return sorted({*found, *([] if boxes is None else boxes.tolist())} - {0})
+
+    def boxes(self, number: int) -> list[list[int]]:
+        """A class's boxes: top, left, height, width."""
+        boxes, classes = self.regions.boxes, self.regions.classes
+        return [] if boxes is None or classes is None else boxes[classes == number].tolist()
+
+    def parts(self, number: int) -> tuple[np.ndarray | None, int]:
+        """Connected parts (8 neighbours) of a class's mask, numbered from 1 on (H, W), and how many there are."""
+        if self.regions.mask is None:
+            return None, 0
+        if number not in self._parts:
+            self._parts[number] = ndimage.label((self.regions.mask == number).numpy(), structure=np.ones((3, 3)))
+        return self._parts[number]
+
+
 class Guided(Placement):
     """Moves some of the first crops so that their centres lie at points of interest; size and aspect stay as they were drawn."""
 
     def __init__(self, options: LabelGuided | AttentionGuided):
         self.probability = options.probability
         self.counts = {"local": options.locals, "global": options.globals}
+        self._last: tuple[Any, Interest | None] = (None, None)
 
     def __call__(self, item: Item, view: str, number: int, box: Box, stream: Stream) -> tuple[Box, str]:
         """The box around a point of interest, clamped to the image. Raises DataError for regions that do not fit the image."""
@@ -39,14 +68,23 @@ class Guided(Placement):
         rng = stream.fresh(f"{view} guide {number}")
         if rng.random() >= self.probability:
             return box, ""
-        regions = regions_of(item)
-        point = None if regions is None else self.point(regions, rng)
+        interest = self.interest(item)
+        point = None if interest is None else self.point(interest, rng)
         if point is None:
             return box, PLAIN
         return around(point, box, item.image.shape[-2:]), GUIDED
 
+    def interest(self, item: Item) -> Interest | None:
+        """What may be looked at in an image, None where nobody says; read once for all its crops."""
+        known, found = self._last
+        if known is None or known is not item.regions:
+            regions = regions_of(item)
+            found = None if regions is None else Interest(regions)
+            self._last = item.regions, found
+        return found
+
     @abstractmethod
-    def point(self, regions: Regions, rng: Random) -> Point | None:
+    def point(self, interest: Interest, rng: Random) -> Point | None:
         """A point of interest, None where there is none."""
 
 
@@ -57,20 +95,14 @@ class LabelGuidedPlacement(Guided):
         super().__init__(options)
         self.options = options
 
-    def point(self, regions: Regions, rng: Random) -> Point | None:
+    def point(self, interest: Interest, rng: Random) -> Point | None:
         """A pixel of an object, of a class drawn by the weights; None where there is no object of a class with weight."""
-        classes = {number: self.weight(number, regions) for number in numbers_in(regions)}
+        classes = {number: self.weight(number, interest.regions) for number in interest.classes}
         classes = {number: weight for number, weight in classes.items() if weight}
         if not classes:
             return None
         number = rng.choices(list(classes), list(classes.values()))[0]
-        boxes = (
-            []
-            if regions.boxes is None or regions.classes is None
-            else regions.boxes[regions.classes == number].tolist()
-        )
-        pixels = None if regions.mask is None else regions.mask == number
-        return drawn(boxes, pixels, self.options.draw == "objects", rng)
+        return drawn(interest.boxes(number), *interest.parts(number), self.options.draw == "objects", rng)
 
     def weight(self, number: int, regions: Regions) -> float:
         """How often a class is drawn, by its name or its number."""
@@ -91,8 +123,9 @@ class AttentionGuidedPlacement(Guided):
         box, word = super().__call__(item, view, number, box, stream)
         return box, "" if word == PLAIN else word
 
-    def point(self, regions: Regions, rng: Random) -> Point | None:
+    def point(self, interest: Interest, rng: Random) -> Point | None:
         """A pixel in one of the brightest patches, the brighter the likelier."""
+        regions = interest.regions
         if regions.density is None or regions.seen is None:
             return None
         weights = regions.density.flatten().tolist()
@@ -113,37 +146,23 @@ class AttentionGuidedPlacement(Guided):
         )
 
 
-def numbers_in(regions: Regions) -> list[int]:
-    """The classes that an image has objects of, in order."""
-    found = set() if regions.mask is None else set(torch.unique(regions.mask).tolist())
-    found |= set() if regions.classes is None else set(regions.classes.tolist())
-    return sorted(found - {0})
-
-
-def drawn(boxes: list[list[int]], pixels: Tensor | None, objects: bool, rng: Random) -> Point | None:
-    """A pixel of one of the boxes (top, left, height, width), or of what `pixels` (H, W) marks: each object as likely as the next, or each
-    pixel."""
+def drawn(boxes: list[list[int]], parts: np.ndarray | None, count: int, objects: bool, rng: Random) -> Point | None:
+    """A pixel of one of the boxes (top, left, height, width), or of one of `count` numbered parts of a mask (H, W): each object as likely
+    as the next, or each pixel."""
     areas = [height * width for _, _, height, width in boxes]
-    parts, count = (
-        (None, 0) if pixels is None else objects_in(pixels) if objects else (pixels.numpy().astype(np.int32), 1)
-    )
-    sizes = [1] * (len(boxes) + count) if objects else areas + ([] if pixels is None else [int(pixels.sum())])
+    if not objects and parts is not None:
+        parts, count = np.minimum(parts, 1), min(count, 1)
+        areas += [int(parts.sum())] * count
+    sizes = [1] * (len(boxes) + count) if objects else areas
     if not sum(sizes):
         return None
     chosen = rng.choices(range(len(sizes)), sizes)[0]
     if chosen < len(boxes):
         top, left, height, width = boxes[chosen]
         return Point(top + rng.randrange(height), left + rng.randrange(width))
-    found = np.flatnonzero(parts == chosen - len(boxes) + 1)
     assert parts is not None
-    row, column = divmod(int(found[rng.randrange(len(found))]), parts.shape[1])
-    return Point(row, column)
-
-
-def objects_in(pixels: Tensor) -> tuple[np.ndarray, int]:
-    """Connected parts (8 neighbours) of a mask (H, W) bool: their numbers from 1 on (H, W), and how many there are."""
-    parts, count = ndimage.label(pixels.numpy(), structure=np.ones((3, 3)))
-    return parts, count
+    found = np.flatnonzero(parts == chosen - len(boxes) + 1)
+    return Point(*divmod(int(found[rng.randrange(len(found))]), parts.shape[1]))
 
 
 def around(point: Point, box: Box, size: tuple[int, ...]) -> Box:
