@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from dinomx_core import Stopped, TrainingError, api
 from dinomx_core.training.report import pictures, record
 from dinomx_core.training.report.curves import MOST, Curve
 from tests.fixtures import KNN, TIMINGS, rows
+from tests.processes import group
 from tests.test_resume import StopAt, assert_same, left_by
 
 OFTEN = {"knn": {**KNN["knn"], "every": 2}}
@@ -124,10 +126,10 @@ def test_pictures_of_a_run_that_goes_on_without_them_are_deleted(toy):
 @pytest.fixture
 def patients(image_folder):
     """The folder of images with names that nobody may see."""
-    for group in ("cats", "dogs"):
-        for number, file in enumerate(sorted((image_folder / group).iterdir())):
+    for name in ("cats", "dogs"):
+        for number, file in enumerate(sorted((image_folder / name).iterdir())):
             file.rename(file.with_name(f"Mustermann-{number}.png"))
-        (image_folder / group).rename(image_folder / f"ward-{group}")
+        (image_folder / name).rename(image_folder / f"ward-{name}")
     return image_folder
 
 
@@ -231,6 +233,37 @@ def test_backbones_without_attentions_are_drawn_by_their_features_alone(toy):
     folder = api.run(config).folder
     assert not [name for name in drawn(folder) if "attention" in name] and "0-1-pca.png" in drawn(folder)
     assert "Attention is left out: this backbone has none to look at." in page_of(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_the_first_of_several_processes_draws_and_an_error_there_leaves_none_waiting(toy, name):
+    config = toy(parallelism={"name": name}, report={"every": 2}, evaluate=OFTEN)
+    figures = group(2)("tests.together:run", config)
+    assert figures[0] and "State done" in " ".join(plain(api.plan(config).run_dir).split())
+    folder = api.plan(config).run_dir
+    assert [file for file in drawn(folder) if file.startswith("4-")] == sorted(
+        f"4-{n}-{kind}.png" for n in (1, 2, 3, 4) for kind in ("attention", "pca")
+    )
+    assert group(2)("tests.together:run_without_drawing", config) == figures
+    assert drawn(folder) == [] and "What it sees" not in page_of(folder)
+
+
+def test_numbers_without_bounds_are_shown_by_their_middle(toy, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "scans").mkdir()
+    for number in range(9):
+        np.save(tmp_path / "scans" / f"{number}.npy", rng.normal(500, 90, (24, 24, 3)).astype(np.float32))
+    data = {"name": "image-folder", "path": str(tmp_path / "scans"), "split": None, "channels": 3}
+    folder = api.run(
+        toy(
+            data=data,
+            intensity={"name": "z-score"},
+            augmentation={"globals": {"jitter": 0.0}, "locals": {"jitter": 0.0}},
+        )
+    ).folder
+    picture = np.asarray(Image.open(folder / "pictures" / "image-1.png"))
+    assert picture.min() < 60 and picture.max() > 200 and 90 < picture.mean() < 165
 
 
 def test_few_points_keep_every_extreme():
