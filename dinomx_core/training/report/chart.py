@@ -17,7 +17,7 @@ FALLS_OVER = (
     "data_seconds",
 )  # ends of names of figures that may go over decades
 UNITS = {"seconds": " s", "data_seconds": " s", "images_per_second": " images/s", "kl": " nats"}
-MARKS = 4  # numbers beside an axis, about
+MARKS = 5  # numbers beside an axis, about
 
 
 class Scale:

@@ -147,11 +147,12 @@ def spread(looks: Sequence[int]) -> list[int]:
 
 
 def picture(file: Path, told: str, how: str = "") -> str:
-    """A PNG inside the page; nothing where it is not there."""
+    """A picture inside the page; nothing where it is not there."""
     if not file.exists():
         return ""
     inside = base64.b64encode(file.read_bytes()).decode()
-    return f'<img {how} src="data:image/png;base64,{inside}" alt="{escape(told)}">'
+    kind = "jpeg" if file.suffix == ".jpg" else "png"
+    return f'<img {how} src="data:image/{kind};base64,{inside}" alt="{escape(told)}">'
 
 
 def papers(story: Story) -> Iterator[str]:

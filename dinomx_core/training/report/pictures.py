@@ -1,4 +1,4 @@
-"""Pictures of a run, small PNGs in `pictures/`: crops as training draws them, and where the teacher attends in a few images over time."""
+"""Pictures of a run, small files in `pictures/`: crops as training draws them, and where the teacher attends in a few images over time."""
 
 import json
 import re
@@ -25,6 +25,7 @@ from dinomx_core.training.report.told import Telling
 
 FOLDER, INDEX = "pictures", "pictures.json"
 SIDE = 96  # pixels, at least, of the shorter side of a map that is written
+EXACT = 96  # pixels of the longer side of a picture that is written without loss
 LOOKS = 24  # that are kept; where there are more, every other one goes
 BLANK: dict[str, Any] = {"images": [], "crops": [], "looks": [], "attention": True}
 
@@ -120,7 +121,7 @@ class Pictures:
                 found = (
                     on_patches(tokens, attention)[0].mean(0).unflatten(-1, tokens.grid).mean(0).float().cpu().numpy()
                 )
-                self.save(f"{step}-{number}-attention", tiles(painted(found, 0.0, float(found.max()), "inferno")))
+                self.save_map(f"{step}-{number}-attention", painted(found, 0.0, float(found.max()), "inferno"))
         self.paint(step, [tokens for tokens, _ in seen])
         self.forget(self.index, thinned(sorted({*self.index["looks"], step})))
 
@@ -138,12 +139,18 @@ class Pictures:
         ends = np.cumsum([found.shape[0] * found.shape[1] for found in maps])[:-1]
         for number, (part, found) in enumerate(zip(np.split(colours, ends), maps), 1):
             pixels = (part.reshape(*found.shape[:2], 3) * 255).round().astype(np.uint8)
-            self.save(f"{step}-{number}-pca", tiles(pixels))
+            self.save_map(f"{step}-{number}-pca", pixels)
 
     def save(self, name: str, picture: Image.Image) -> str:
-        """Write a picture; the name of its file."""
-        picture.save(self.folder / f"{name}.png", optimize=True)
-        return f"{name}.png"
+        """Write a picture, large ones with loss, since all are inside the page; the name of its file."""
+        large = max(picture.size) > EXACT
+        file = self.folder / (f"{name}.jpg" if large else f"{name}.png")
+        picture.save(file, **({"quality": 90, "subsampling": 0} if large else {"optimize": True}))
+        return file.name
+
+    def save_map(self, name: str, colours: np.ndarray) -> None:
+        """Write a map (h, w, 3), each patch a square, without loss: the next look reads it."""
+        tiles(colours).save(self.folder / f"{name}.png", optimize=True)
 
     def forget(self, index: dict[str, Any], looks: list[int]) -> None:
         """Keep some looks, and delete the pictures of all others."""

@@ -111,7 +111,7 @@ class Story:
         names = ", ".join(verdict["name"] for verdict in self.verdicts)
         yield Tile(
             "Health",
-            f"{len(self.verdicts)} verdicts" if names else "no verdict",
+            counted(len(self.verdicts)),
             names or "nothing found wrong",
             "bad" if names else "good",
         )
@@ -147,3 +147,8 @@ class Story:
             return self.plan.source.text
         options = "\n".join(f"{key} = {value!r}" for key, value in self.telling.options(self.plan).items())
         return f"# the text is {LEFT_OUT}; every option as it was resolved:\n{options}"
+
+
+def counted(verdicts: int) -> str:
+    """A number of verdicts in words."""
+    return "no verdict" if not verdicts else "1 verdict" if verdicts == 1 else f"{verdicts} verdicts"
