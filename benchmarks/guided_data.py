@@ -19,10 +19,10 @@ from PIL import Image
 from scipy import ndimage
 
 SIDE, TRAIN, TEST = 96, 3000, 600
-SIZES = (0.22, 0.5)  # of an object's longer side, as a share of the image's
+SIZES = (0.3, 0.6)  # of an object's longer side, as a share of the image's
 KINDS = ("animals", "food", "town", "vehicles", "plants", "household")
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
-TILES = 1  # of a background, in each direction
+GREY, CONTRAST = (110, 110, 110), 0.4  # what textures are blended with, and how much is left of them
 TILE, SPLIT = 64, 340
 
 
@@ -44,7 +44,7 @@ def cutouts(raw: Path, out: Path) -> None:
         rows = []
         for number in range(count):
             kind, file, picture = parts[name][number % len(parts[name])]
-            image, mask = composite(picture, textures, rng)
+            image, mask = composite(picture, rng.choice(textures), rng)
             rows.append((*write(out, f"{name}{number:04}", image, mask), kind, file.stem))
         table(out / f"{name}.csv", rows)
 
@@ -60,15 +60,12 @@ def stamp(file: Path) -> Image.Image | None:
     return picture.crop(box) if 0.15 < covered.mean() < 0.95 else None
 
 
-def composite(picture: Image.Image, textures: list[Image.Image], rng: random.Random) -> tuple[Image.Image, Image.Image]:
-    """An object on a mosaic of textures, and its mask."""
-    image = Image.new("RGB", (SIDE, SIDE))
-    for number in range(TILES**2):
-        texture = rng.choice(textures)
-        side, length = rng.randint(SIDE // TILES, min(texture.size) // 2), SIDE // TILES
-        left, top = rng.randint(0, texture.width - side), rng.randint(0, texture.height - side)
-        tile = texture.crop((left, top, left + side, top + side)).resize((length, length), Image.Resampling.BILINEAR)
-        image.paste(tile, (number % TILES * length, number // TILES * length))
+def composite(picture: Image.Image, texture: Image.Image, rng: random.Random) -> tuple[Image.Image, Image.Image]:
+    """An object on a pale piece of a texture, and its mask."""
+    side = rng.randint(SIDE, min(texture.size))
+    left, top = rng.randint(0, texture.width - side), rng.randint(0, texture.height - side)
+    piece = texture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    image = Image.blend(Image.new("RGB", (SIDE, SIDE), GREY), piece, CONTRAST)
     scale = SIDE * rng.uniform(*SIZES) / max(picture.size)
     small = picture.resize(tuple(max(6, round(length * scale)) for length in picture.size), Image.Resampling.LANCZOS)
     place = rng.randint(0, SIDE - small.width), rng.randint(0, SIDE - small.height)

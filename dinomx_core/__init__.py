@@ -21,6 +21,7 @@ from dinomx_core.declare.components import (
     Recipe,
     Strategy,
     Target,
+    Tracker,
 )
 from dinomx_core.declare.facts import (
     BackboneShape,
@@ -113,6 +114,7 @@ __all__ = [
     "Stopped",
     "Strategy",
     "Target",
+    "Tracker",
     "TrainingError",
     "View",
     "below_one",

@@ -32,8 +32,9 @@ def measure(
 
     out: folder for data.json, index.html and sheet.png (default: data-report/NAME). images: how many are measured, evenly spread; 0: all.
     sheet: images on the contact sheet; channels: which it shows. statistics: JSON file to write for the intensity `z-score`, of all images.
-    pictures: False: numbers only. hash_ids: no names of files, groups and classes. seed: instead of `run.seed`. A config that `plan`
-    refuses for other reasons than its data is measured, too, as far as it goes. Raises ConfigError and DataError.
+    pictures: False: numbers only. hash_ids: no names of files, groups and classes; both hold where [report] says so, too. seed: instead of
+    `run.seed`. A config that `plan` refuses for other reasons than its data is measured, too, as far as it goes. Raises ConfigError and
+    DataError.
     """
     from dinomx_core.training.look.look import Wanted, measure_and_draw
     from dinomx_core.training.look.subject import subject_of

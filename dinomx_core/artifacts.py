@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ OURS = {
     "config.toml",
     "plan.json",
     "unreadable.txt",
+    "report.html",
+    "pictures",
+    "trackers.json",
+    "tensorboard",
+    "wandb",
     "checkpoints",
     "export",
     *(f"{name}.jsonl" for name in (*ROWS, AFTER)),
@@ -59,6 +65,7 @@ class RunFolder:
 
     def __init__(self, path: Path, writes: bool = True):
         self.path, self.writes = path, writes
+        self.listeners: list[Callable[[str, dict[str, Any]], None]] = []  # told each row that this process writes
         self._files: dict[str, Any] = {}
 
     @classmethod
@@ -131,6 +138,8 @@ class RunFolder:
         if name not in self._files:
             self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8", buffering=1)
         self._files[name].write(as_line(row))
+        for told in self.listeners:
+            told(name, row)
 
     def close(self) -> None:
         """Close the row files."""

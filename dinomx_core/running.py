@@ -45,6 +45,7 @@ def run_stage(the_plan: Plan, resume: bool, watcher: Progress) -> Result:
     from dinomx_core.training.checkpoint import clear_broken, load_checkpoint
     from dinomx_core.training.export import save_run_export
     from dinomx_core.training.loop import train
+    from dinomx_core.training.report.record import recorded
     from dinomx_core.training.stopping import StopRequest
 
     with StopRequest(the_plan.spec.run.max_hours) as stop:
@@ -67,10 +68,11 @@ def run_stage(the_plan: Plan, resume: bool, watcher: Progress) -> Result:
         try:
             if parts.start and step is None:
                 watcher.note(f"start: {parts.start.weights}: {parts.start.report}")
-            train(parts, folder, watcher, stop, step or 0)
-            if first:
-                save_run_export(parts, folder)
-            parts.parallelism.barrier()
+            with recorded(parts, folder, step or 0, watcher.note) as record:
+                train(parts, folder, watcher, stop, step or 0, record)
+                if first:
+                    save_run_export(parts, folder)
+                parts.parallelism.barrier()
         finally:
             watcher.close()
             folder.close()

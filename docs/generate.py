@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dinomx_core.declare.components import KINDS, Command, EvaluatorFrame, LossFrame
+from dinomx_core.declare.components import KINDS, Command, EvaluatorFrame, LossFrame, TrackerFrame
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
@@ -128,6 +128,10 @@ def page() -> str:
         "Every evaluator also has:",
         "",
         *rows(EvaluatorFrame),
+        "",
+        "Every tracker also has:",
+        "",
+        *rows(TrackerFrame),
         "",
     ]
     lines += [STAGES, "# Components", ""]

@@ -31,7 +31,7 @@ def final(folder, part="student"):
 def test_a_run_leaves_what_the_design_says(toy):
     result = api.run(toy(evaluate=OFTEN))
     assert {p.name for p in result.folder.iterdir()} == {
-        "config.toml", "plan.json", "metrics.jsonl", "evaluations.jsonl", "checkpoints", "export",
+        "config.toml", "plan.json", "metrics.jsonl", "evaluations.jsonl", "checkpoints", "export", "report.html", "pictures",
     }  # fmt: skip
     metrics = rows(result.folder / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [0, 1, 2, 3]

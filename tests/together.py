@@ -49,3 +49,15 @@ def timed(config, count, skip):
         train_step(parts, stream, step)
         seconds.append(time.perf_counter() - began)
     return seconds[skip:]
+
+
+def run_without_drawing(config):
+    """A whole run in whose first process nothing can be drawn."""
+    from dinomx_core.training.report.pictures import Pictures
+
+    kept = Pictures.prepare
+    Pictures.prepare = lambda self, step: 1 / 0
+    try:
+        return run(config, overwrite=True)
+    finally:
+        Pictures.prepare = kept

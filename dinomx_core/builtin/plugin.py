@@ -37,6 +37,7 @@ from dinomx_core.builtin.families import Hf, hf_from_weights, hf_shape
 from dinomx_core.builtin.marks import Marked, inspect_marked
 from dinomx_core.builtin.picture_options import ImageFolder, ManifestFile, in_folder, in_rows
 from dinomx_core.builtin.sources import HfDataset, MedMnist, Shards, count_medmnist, count_rows, count_shards
+from dinomx_core.builtin.trackers.options import Mlflow, TensorBoard, Wandb, needs
 from dinomx_core.declare.components import (
     Augmentation,
     Backbone,
@@ -46,6 +47,7 @@ from dinomx_core.declare.components import (
     Parallelism,
     Reader,
     Strategy,
+    Tracker,
 )
 from dinomx_core.declare.hooks import hookimpl
 from dinomx_core.declare.processes import Division, Load, Processes
@@ -135,6 +137,16 @@ def dinomx_strategies():
 def dinomx_parallelisms():
     yield Parallelism("single", Single, "dinomx_core.builtin.single:SingleProcess")
     yield Parallelism("ddp", Ddp, "dinomx_core.builtin.ddp:DataParallel", divide=divide_ddp)
+
+
+@hookimpl
+def dinomx_trackers():
+    for name, options, build in (
+        ("tensorboard", TensorBoard, "tensorboard:TensorBoardTracker"),
+        ("wandb", Wandb, "wandb:WandbTracker"),
+        ("mlflow", Mlflow, "mlflow:MlflowTracker"),
+    ):
+        yield Tracker(name, options, f"dinomx_core.builtin.trackers.{build}", check=needs(name))
 
 
 @hookimpl

@@ -232,6 +232,22 @@ class Evaluator(Component):
 
 
 @attrs.frozen
+class TrackerFrame:
+    """Options that every tracker has."""
+
+    every: Length = option(Length(0.1, "%"), "stretch between two steps that it is told of", check=more_than_none)
+
+
+@attrs.frozen
+class Tracker(Component):
+    """Tells another tool what a run does. Built as `build(options, run)` with a `declare.tracking.TrackedRun` ->
+    `declare.tracking.Tracker`, in the first process alone."""
+
+    kind: ClassVar[str] = "tracker"
+    frame: ClassVar[type | None] = TrackerFrame
+
+
+@attrs.frozen
 class Recipe:
     """A named TOML that a config can start from: `path` is "package:folder/file.toml"."""
 
@@ -277,6 +293,7 @@ KINDS: tuple[type, ...] = (
     Reader,
     Intensity,
     Evaluator,
+    Tracker,
     Recipe,
     Command,
 )

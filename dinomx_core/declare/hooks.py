@@ -92,6 +92,11 @@ def dinomx_evaluators() -> Iterable[c.Evaluator]:  # type: ignore[empty-body]
 
 
 @hookspec
+def dinomx_trackers() -> Iterable[c.Tracker]:  # type: ignore[empty-body]
+    """Yield trackers, e.g. `yield Tracker("wandb", Wandb, "dinomx_core.builtin.trackers.wandb:WandbTracker", check=check_wandb)`."""
+
+
+@hookspec
 def dinomx_recipes() -> Iterable[c.Recipe]:  # type: ignore[empty-body]
     """Yield recipes, e.g. `yield Recipe("dinov1", "dinomx_dinov1:recipes/dinov1.toml", "the paper's ViT-S/16")`."""
 
@@ -104,5 +109,5 @@ def dinomx_commands() -> Iterable[c.Command]:  # type: ignore[empty-body]
 HOOKS = {kind.kind: f"dinomx_{name}" for kind, name in zip(  # type: ignore[attr-defined]
     c.KINDS,
     ("backbones", "heads", "targets", "losses", "augmentations", "placements", "maskings", "strategies", "parallelisms", "datasets",
-     "readers", "intensities", "evaluators", "recipes", "commands"),
+     "readers", "intensities", "evaluators", "trackers", "recipes", "commands"),
 )}  # fmt: skip

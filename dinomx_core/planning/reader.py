@@ -114,7 +114,7 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
                     del wanted[request.head]
     heads = {label: head for label, head in reader.labelled("head", wanted).items() if label in wanted}
     strategies = reader.labelled("strategy")
-    evaluate = reader.labelled("evaluate")
+    evaluate, tracker = reader.labelled("evaluate"), reader.labelled("tracker")
     if reader.problems:
         # The plan would find missing data later; told now, a config is mended in one go.
         for path, dataset in chosen_parts({**slots, "evaluate": evaluate}):
@@ -125,7 +125,9 @@ def to_spec(document: Document, registry: Registry) -> RunSpec:
                     key = (*path, error.key) if isinstance(error, DataError) and error.key else path
                     reader.problems.append(Problem(str(error), ".".join(key), document.place(key)))
         raise ConfigError(_unique(reader.problems))
-    return RunSpec(losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, **sections, **slots)
+    return RunSpec(
+        losses=losses, heads=heads, strategies=strategies, evaluate=evaluate, tracker=tracker, **sections, **slots
+    )
 
 
 def to_measures(document: Document, registry: Registry) -> tuple[dict[str, Chosen], Chosen | None, LoaderOptions]:

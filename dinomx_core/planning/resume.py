@@ -10,7 +10,7 @@ from dinomx_core.planning.plan import Plan
 # What may change between two parts of a run: none of it alters what a step computes.
 FREE = re.compile(
     r"run\.(out|name|max_hours|steps)|log\..*|checkpoint\..*|health\..*|loader\.(workers|prefetch|max_unreadable)"
-    r"|evaluate\.[^.]+\.every|parallelism\..*"
+    r"|evaluate\.[^.]+\.every|parallelism\..*|report\..*|tracker\..*"
 )
 
 

@@ -158,6 +158,25 @@ class HealthOptions:
 
 
 @attrs.frozen
+class ReportOptions:
+    """What a run tells of itself in `report.html`, beside its rows."""
+
+    enabled: bool = option(True, "write the report during the run and after it")
+    images: bool = option(
+        True, "show images, their crops and maps of them; false: no pixel of any image; `dinomx data` obeys it, too"
+    )
+    hash_ids: bool = option(
+        False, "hashes in place of names of files, groups and classes, in trackers and `dinomx data`, too"
+    )
+    count: int = option(4, "images that are shown, the same ones at every look", check=positive)
+    every: Length = option(
+        Length(10, "%"),
+        "stretch between two looks at them; the start and the end are always looked at",
+        check=more_than_none,
+    )
+
+
+@attrs.frozen
 class RunSpec:
     """A whole config, every component picked and every option typed."""
 
@@ -178,6 +197,8 @@ class RunSpec:
     log: LogOptions
     checkpoint: CheckpointOptions
     health: HealthOptions
+    report: ReportOptions
+    tracker: dict[str, Chosen]
 
 
 SECTIONS = {
@@ -187,6 +208,7 @@ SECTIONS = {
     "log": LogOptions,
     "checkpoint": CheckpointOptions,
     "health": HealthOptions,
+    "report": ReportOptions,
 }
 SLOTS = {  # table -> (kind, component when the table is left out; None: it must be there; "": there is none then)
     "data": ("dataset", None),
@@ -202,4 +224,5 @@ LABELLED = {  # table of tables -> (kind, key listing the active ones in order, 
     "head": ("head", None),
     "strategy": ("strategy", "strategies"),
     "evaluate": ("evaluator", None),
+    "tracker": ("tracker", None),
 }

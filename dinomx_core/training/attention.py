@@ -1,6 +1,7 @@
 """The attention that backbones on transformers' attention interface run with, and a way to look at it."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AttentionInterface
 
 NAME = "dinomx_sdpa"
 SHORT = 64  # tokens
-_recordings: list[list[Tensor]] = []
+_recordings: list[MutableSequence[Tensor]] = []
 _keys: list[list[Tensor]] = []
 
 
@@ -56,9 +57,10 @@ def projected(parts: Any, tokens: Tensor, first: int | None) -> tuple[Tensor, Te
 
 
 @contextmanager
-def recorded() -> Iterator[list[Tensor]]:
-    """Within it, every attention that runs adds its weights (B, H, T, T) to the list, in order."""
-    maps: list[Tensor] = []
+def recorded(last: int | None = None) -> Iterator[MutableSequence[Tensor]]:
+    """Within it, every attention that runs adds its weights (B, H, T, T) to what is yielded, in order; only the `last` ones stay, if that
+    is given."""
+    maps: MutableSequence[Tensor] = [] if last is None else deque(maxlen=last)
     _recordings.append(maps)
     try:
         yield maps

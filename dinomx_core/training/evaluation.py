@@ -20,13 +20,17 @@ from dinomx_core.training.pixels import chosen, normalise, resize, to_float
 READERS, READ_AHEAD = 4, 64  # threads, and items that wait at most
 
 
-def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
-    """A prepared image as the model sees it when nothing is random: (C, height, width) of the crop, float32, normalised."""
-    (high, wide), some, image = how.crop, item.channels, item.image
+def cut_out(item: Item, how: Preprocessing) -> torch.Tensor:
+    """What the model sees of a prepared image when nothing is random: (C, height, width) of the crop, float32."""
+    (high, wide), image = how.crop, item.image
     size, top, left = how.fitted(*image.shape[-2:])
     image = resize(image, (size.height, size.width))
-    cut = to_float(image[:, top : top + high, left : left + wide])
-    return normalise(cut, chosen(how.mean, some), chosen(how.std, some))
+    return to_float(image[:, top : top + high, left : left + wide])
+
+
+def preprocess(item: Item, how: Preprocessing) -> torch.Tensor:
+    """The same as the model gets it, normalised."""
+    return normalise(cut_out(item, how), chosen(how.mean, item.channels), chosen(how.std, item.channels))
 
 
 def make_encoder(

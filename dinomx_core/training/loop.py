@@ -24,13 +24,16 @@ from dinomx_core.training.evaluation import evaluate
 from dinomx_core.training.flow import Views
 from dinomx_core.training.guide import Guide, make_guide, refresh
 from dinomx_core.training.health import Health, Verdict
+from dinomx_core.training.report.record import Record
 from dinomx_core.training.stopping import StopRequest
 
 PLACED = "placed/"  # begins names of shares of crops, which are 0 where a process does not name them
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest, first_step: int) -> None:
+def train(
+    parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest, first_step: int, record: Record
+) -> None:
     """Train from `first_step` to the plan's last, saving as the plan says. Every process of the run does so together.
 
     Raises Stopped after saving when told to stop, TrainingError when the run cannot go on.
@@ -50,6 +53,8 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
         for step in range(first_step, plan.steps):
             # once in a while: measure the teacher, before this step changes anything
             tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, step))
+
+            record.look(step)  # for the report
 
             if guide is not None:  # for crops of later steps: where the teacher looks
                 refresh(guide, parts, folder, step, unreadable.evaluated)
@@ -81,6 +86,7 @@ def train(parts: Parts, folder: RunFolder, progress: Progress, stop: StopRequest
             if reason and done < plan.steps:
                 raise Stopped(f"{reason} after step {done} of {plan.steps}; saved, and `--resume` goes on from there")
     tell(parts, folder, progress, evaluate_due(parts, folder, progress, health, unreadable, plan.steps))
+    record.look(plan.steps)
 
 
 def make_images(parts: Parts, guide: Guide | None = None) -> TrainingImages:

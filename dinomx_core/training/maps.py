@@ -1,6 +1,6 @@
 """Where a backbone attends: maps of the attention that really runs, on the grid of the patches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from dinomx_core.training.contracts import Encoder
 from dinomx_core.training.flow import Item, Tokens
 
 
-def attended(encoder: Encoder, items: Iterable[Item]) -> tuple[Tokens, list[Tensor]]:
+def attended(encoder: Encoder, items: Iterable[Item]) -> tuple[Tokens, Sequence[Tensor]]:
     """Tokens of prepared items, and every block's attention weights (B, H, T, T), first block first, float32; prefix tokens before
     patches. Raises DataError for a backbone without attentions."""
     with recorded() as maps:

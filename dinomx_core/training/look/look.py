@@ -15,7 +15,7 @@ from dinomx_core.training.look import copies, statistics
 from dinomx_core.training.look.measuring import SHOWN, Measured, measure
 from dinomx_core.training.look.names import Naming, as_they_are, hashed
 from dinomx_core.training.look.page import page
-from dinomx_core.training.look.rows import Row, Shown, rows
+from dinomx_core.training.look.rows import Row, Shown, positions, rows
 from dinomx_core.training.look.sheet import sheet
 from dinomx_core.training.look.subject import Subject
 from dinomx_core.training.look.warning import warnings
@@ -40,6 +40,9 @@ class Wanted:
 def measure_and_draw(subject: Subject, wanted: Wanted) -> dict[str, Any]:
     """Measure, draw, write; what was found is handed back."""
     spec = subject.spec
+    wanted = attrs.evolve(
+        wanted, pictures=wanted.pictures and spec.report.images, hash_ids=wanted.hash_ids or spec.report.hash_ids
+    )
     data: Dataset = construct(spec.data)
     naming = hashed() if wanted.hash_ids else as_they_are
     written = written_statistics(subject, data, wanted)
@@ -128,9 +131,8 @@ def draw(
         data, augmentation, subject.seed, spec.loader.shuffle, spec.run.batch_size, intensity, subject.info.parts
     )
     how = spec.augmentation.component.preprocessing(spec.augmentation.options)
-    return list(
-        rows(images, wanted.sheet, how, Shown(channels_of(measured, wanted), tuple(ends)), subject.info.classes, naming)
-    )
+    shown = Shown(channels_of(measured, wanted), tuple(ends))
+    return list(rows(images, positions(images, wanted.sheet), how, shown, subject.info.classes, naming))
 
 
 def channels_of(measured: Measured, wanted: Wanted) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ from dinomx_core.training.positions import Positions
 WHOLE = 320  # pixels of the longer side of a whole image
 SHOWN = {"global": 4, "local": 4}  # crops of a view at most
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")  # Okabe and Ito's
+MIDDLE = (0.01, 0.99)  # quantiles of numbers that may lie anywhere
+MEASURED = 100_000  # pixels of a channel that these are taken of, about
 SEARCHED = 1_000_000  # positions that are looked through for an image
 
 
@@ -56,10 +58,15 @@ class Row:
 
 
 def rows(
-    images: TrainingImages, count: int, how: Preprocessing, shown: Shown, classes: Sequence[str], naming: Naming
+    images: TrainingImages,
+    places: Sequence[int],
+    how: Preprocessing,
+    shown: Shown,
+    classes: Sequence[str],
+    naming: Naming,
 ) -> Iterator[Row]:
-    """A row of each of so many images, evenly spread; those that cannot be read are left out."""
-    for position in positions(images, count):
+    """A row of the image at each of some positions; those that cannot be read are left out."""
+    for position in places:
         sample = images[position]
         if isinstance(sample, DinomxError):
             continue
@@ -70,6 +77,14 @@ def rows(
         told += [f"class {naming(classes[label])}"] if label >= 0 and classes else []
         told.append(f"{item.image.shape[-1]} x {item.image.shape[-2]} px")
         yield row(" · ".join(told), item, crops, how, shown)
+
+
+def ends_of(pixels: torch.Tensor, known: Sequence[int] | None, count: int) -> tuple[tuple[float, float], ...]:
+    """From where to where each of `count` channels goes, for an image (C, H, W) of the channels `known` (None: all): its middle 98%."""
+    flat = pixels.flatten(1)
+    quantiles = torch.quantile(flat[:, :: max(1, flat.shape[1] // MEASURED)], torch.tensor(MIDDLE), dim=1).T.tolist()
+    found = dict(zip(range(count) if known is None else known, quantiles))
+    return tuple((found[c][0], found[c][1]) if c in found else (0.0, 1.0) for c in range(count))
 
 
 def positions(images: TrainingImages, count: int) -> list[int]:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
+from dinomx_core.training.colours import components, spread_out
+
 FEWEST = 4  # patches that a colouring needs
 EDGE = 1  # patches: the width of an image's border
 STARTS = 4  # of k-means
 CODED = 64  # features a patch has on the page, at most
-ENDS = (1, 99)  # percentiles that become 0 and 1
 QUERIES = 256  # patches whose similarity to all is compared with the exact one
 
 
@@ -17,17 +18,6 @@ def unit(features: np.ndarray) -> np.ndarray:
     """Rows (N, D) of length 1; a row of zeros stays one."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(lengths > 0, lengths, 1)
-
-
-def components(features: np.ndarray, count: int) -> np.ndarray:
-    """Scores (N, count) on the first principal components, each with the sign that makes its largest loading positive, as scikit-learn
-    has them. Where there are fewer dimensions than asked for, zeros."""
-    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors[:, ::-1][:, :count]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(0), range(axes.shape[1])])
-    scores = centred @ axes
-    return np.pad(scores, ((0, 0), (0, count - scores.shape[1])))
 
 
 def border(grid: tuple[int, int]) -> np.ndarray:
@@ -48,10 +38,8 @@ def foreground(features: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def colours(features: np.ndarray, front: np.ndarray) -> np.ndarray:
     """(N, 3) from 0 to 1: the foreground's first three principal components as red, green and blue; NaN elsewhere."""
-    scores = components(features[front], 3)
-    low, high = np.percentile(scores, ENDS, axis=0)
     result = np.full((len(features), 3), np.nan)
-    result[front] = ((scores - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
+    result[front] = spread_out(components(features[front], 3))
     return result
 
 

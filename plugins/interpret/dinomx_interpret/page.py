@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from dinomx_core.training.colours import colour_table
 from dinomx_core.training.look.page import embedded
 from dinomx_interpret import features
-from dinomx_interpret.panels import HEAT, NEAR, Panel, Shared, colour_table
+from dinomx_interpret.panels import HEAT, NEAR, Panel, Shared
 
 if TYPE_CHECKING:
     from dinomx_interpret.job import Explained

@@ -1,11 +1,11 @@
 """Maps as small pictures of a pixel a patch, with what is to be read beside them."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import attrs
 import numpy as np
 
+from dinomx_core.training.colours import painted
 from dinomx_interpret import features
 from dinomx_interpret.seeing import Seen
 
@@ -29,20 +29,6 @@ class Panel:
     colours: np.ndarray
     legend: tuple[tuple[str, str], ...] = ()
     clipped: bool = False
-
-
-@cache
-def colour_table(name: str) -> np.ndarray:
-    """(256, 3) uint8 of one of matplotlib's maps."""
-    from matplotlib import colormaps
-
-    return (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-
-
-def painted(values: np.ndarray, low: float, high: float, name: str) -> np.ndarray:
-    """Numbers (h, w) -> (h, w, 3) uint8 from `low` to `high`."""
-    share = (values - low) / max(high - low, 1e-12)
-    return colour_table(name)[(share.clip(0, 1) * 255).round().astype(int)]
 
 
 def palette(count: int) -> np.ndarray:

@@ -9,11 +9,10 @@ from PIL import Image
 from dinomx_core import ConfigError
 from dinomx_core.errors import Problem
 from dinomx_core.training.flow import Item
-from dinomx_core.training.look.rows import Shown
+from dinomx_core.training.look.rows import Shown, ends_of
 from dinomx_core.training.model import Model
 
 COLOURS = ("red", "green", "blue")
-ENDS = (0.01, 0.99)  # quantiles of numbers that may lie anywhere
 
 
 def channels_of(model: Model, wanted: Sequence[int]) -> tuple[int, ...]:
@@ -37,13 +36,10 @@ def rule_of(model: Model, channels: Sequence[int]) -> str:
 
 def picture_of(model: Model, item: Item, pixels: torch.Tensor, channels: tuple[int, ...]) -> Image.Image:
     """A prepared image's pixels (C, H, W) as a picture."""
-    ends = [(0.0, 1.0)] * model.channels
+    ends = ((0.0, 1.0),) * model.channels
     if item.image.is_floating_point() and not model.intensity.component.bounded(model.intensity.options):
-        rows, known = pixels.flatten(1), item.channels or range(len(pixels))
-        quantiles = torch.quantile(rows[:, :: max(1, rows.shape[1] // 100_000)], torch.tensor(ENDS), dim=1).T.tolist()
-        for channel, (low, high) in zip(known, quantiles):
-            ends[channel] = (low, high)
-    return Shown(channels, tuple(ends)).picture(pixels, item.channels)
+        ends = ends_of(pixels, item.channels, model.channels)
+    return Shown(channels, ends).picture(pixels, item.channels)
 
 
 def stem(number: int, name: str) -> str:

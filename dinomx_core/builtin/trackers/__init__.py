@@ -1,0 +1,1 @@
+"""Other tools that may be told what a run does."""
