@@ -125,11 +125,11 @@ def test_files_that_a_reader_cannot_use_are_counted_named_and_limited(toy, tmp_p
         toy(run={"batch_size": 2}, data={"split": None, **table}, loader={"max_unreadable": 0.1}), plugins=[volumes]
     )
     assert plan.data.count == 12
-    assert "data: 1 files are left out: broken.vol: is no volume" in plan.warnings
+    assert "data: 1 file left out: broken.vol: is no volume" in plan.warnings
     with pytest.raises(ConfigError) as caught:
         planned(toy, **table)
     assert str(caught.value) == (
-        "config: data: 1 files cannot be read, beside 12 images, more than loader.max_unreadable = 0.01 allows: "
+        "config: data: 1 file cannot be read, beside 12 images, more than loader.max_unreadable = 0.01 allows: "
         "broken.vol: is no volume"
     )
 

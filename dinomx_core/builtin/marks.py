@@ -50,13 +50,12 @@ def inspect_marked(options: Marked) -> DataInfo:
         )
     if options.masks:
         check_pattern(options.masks)
-    if options.boxes:
-        read_boxes(options.boxes)
+    classes = read_boxes(options.boxes).classes if options.boxes else ()
     try:
         info = options.images.component.inspect(options.images.options)
     except DataError as error:
         raise DataError(str(error), f"images.{error.key}" if error.key else "images") from None
-    return attrs.evolve(info, regions=True)
+    return attrs.evolve(info, regions=True, marked=classes)
 
 
 def check_pattern(pattern: str) -> None:

@@ -56,11 +56,12 @@ class _Planner:
         self.warnings.extend(f"{key}: {note}" for note in info.notes)
         if lost := len(info.unreadable):
             some = "; ".join(info.unreadable[:SHOWN]) + (f"; and {lost - SHOWN} more" if lost > SHOWN else "")
-            self.warnings.append(f"{key}: {lost} files are left out: {some}")
+            files = f"{lost} file{'s' * (lost != 1)}"
+            self.warnings.append(f"{key}: {files} left out: {some}")
             share = self.spec.loader.max_unreadable
             if lost > share * (info.count + lost):
                 self.refuse(
-                    f"{lost} files cannot be read, beside {info.count} images, more than loader.max_unreadable = {share:g} allows: {some}",
+                    f"{files} cannot be read, beside {info.count} images, more than loader.max_unreadable = {share:g} allows: {some}",
                     key,
                 )
         return info

@@ -32,8 +32,8 @@ def colour_table(name: str) -> np.ndarray:
 
 
 def painted(values: np.ndarray, low: float, high: float, name: str) -> np.ndarray:
-    """Numbers (h, w) -> (h, w, 3) uint8 from `low` to `high`."""
-    share = (values - low) / max(high - low, 1e-12)
+    """Numbers (h, w) -> (h, w, 3) uint8 from `low` to `high`; what is no number as the lowest."""
+    share = np.nan_to_num((values - low) / max(high - low, 1e-12), posinf=1.0)
     return colour_table(name)[(share.clip(0, 1) * 255).round().astype(int)]
 
 

@@ -176,26 +176,30 @@ def walk(
     compute together all of them get as many batches, the last ones without numbers and with a blank image, to be encoded all the same."""
     parallelism = encoder.parallelism
     images = range(len(data)) if images is None else images
-    rounds = -(-len(images) // (parallelism.world_size * batch_size))
+    mine = images[parallelism.rank :: parallelism.world_size]
+    items = read_ahead(data, prepare or encoder.prepare, fault, mine)
+    batches = _batches(((index, item) for index, item in items if wanted(item)), batch_size)
+    if parallelism.world_size == 1:
+        yield from batches
+        return
+    blank: tuple[list[int], list[Item]] = [], [Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))]
+    batch = next(batches, None)
+    while any(parallelism.collect(batch is not None)):  # how many batches the others have is known to none before
+        yield batch or blank
+        batch = next(batches, None)
+
+
+def _batches(items: Iterable[tuple[int, Item]], size: int) -> Iterator[tuple[list[int], list[Item]]]:
     numbers: list[int] = []
     batch: list[Item] = []
-    passes = 0
-    mine = images[parallelism.rank :: parallelism.world_size]
-    for index, item in read_ahead(data, prepare or encoder.prepare, fault, mine):
-        if not wanted(item):
-            continue
-        if len(batch) == batch_size or (batch and batch[0].channels != item.channels):
+    for index, item in items:
+        if len(batch) == size or (batch and batch[0].channels != item.channels):
             yield numbers, batch
-            numbers, batch, passes = [], [], passes + 1
+            numbers, batch = [], []
         numbers.append(index)
         batch.append(item)
     if batch:
         yield numbers, batch
-        passes += 1
-    if parallelism.world_size > 1:
-        blank = Item(torch.zeros(encoder.channels, *encoder.preprocessing.crop))
-        for _ in range(rounds - passes):
-            yield [], [blank]
 
 
 def together(parallelism: Parallelism, numbers: Sequence[int], rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:

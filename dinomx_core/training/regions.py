@@ -14,7 +14,7 @@ from dinomx_core.training.flow import Item
 @dataclass(frozen=True)
 class Regions:
     """Objects of an image. mask (H, W) int64: the class of each pixel, 0 for none; None: there is none. boxes (M, 4) int64: top, left,
-    height, width in pixels; classes (M,) int64: theirs, from 1 on; names: of the classes of boxes, the first of which is 1.
+    height, width in pixels; classes (M,) int64: theirs, from 1 on; names: of the classes that boxes have, the first of which is 1.
     density (h, w) float32, instead of these: how much each cell of a grid counts, over `seen` (4,): top, left, height, width in pixels."""
 
     mask: Tensor | None = None
@@ -74,3 +74,16 @@ def seen_mask(mask: Tensor, how: Preprocessing) -> Tensor:
     size, top, left = how.fitted(*mask.shape)
     seen = F.interpolate(mask[None, None].double(), size=(size.height, size.width), mode="nearest-exact")[0, 0].long()
     return seen[top : top + how.crop.height, left : left + how.crop.width]
+
+
+def seen_boxes(boxes: Tensor, height: int, width: int, how: Preprocessing) -> Tensor:
+    """Boxes (M, 4) of an image of that size, as `seen_mask` sees their pixels, (N, 4) int64; those that the crop leaves out are not among
+    them."""
+    size, top, left = how.fitted(height, width)
+    scale = torch.tensor([size.height / height, size.width / width], dtype=torch.float64)
+    corner = torch.tensor([top, left])
+    ends = torch.tensor([how.crop.height, how.crop.width])
+    first, last = ((corners * scale).round().long() - corner for corners in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
+    last = torch.maximum(last, first + 1)
+    first, last = first.clamp_min(0), torch.minimum(last, ends)
+    return torch.cat([first, last - first], 1)[(last > first).all(1)]

@@ -61,6 +61,12 @@ def cut_to(text: str, width: int, face: ImageFont.FreeTypeFont | ImageFont.Image
     return f"... {text}"
 
 
+def enlarged(picture: Image.Image, side: int) -> Image.Image:
+    """A picture whose shorter side is `side` pixels at least: as it is, or each of its pixels as a square of several."""
+    times = max(1, -(-side // min(picture.size)))
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+
+
 def framed(page: Image.Image, picture: Image.Image, place: tuple[int, int], side: int, colour: str) -> None:
     """A crop, enlarged or made smaller to fit into a square and in its own proportions, in the frame of its box's colour."""
     inner = side - 6

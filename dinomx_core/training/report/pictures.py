@@ -20,11 +20,12 @@ from dinomx_core.training.data import TrainingImages
 from dinomx_core.training.evaluation import cut_out, make_encoder
 from dinomx_core.training.flow import Item, Tokens
 from dinomx_core.training.look.rows import Shown, ends_of, rows
+from dinomx_core.training.look.sheet import enlarged
 from dinomx_core.training.maps import on_patches
 from dinomx_core.training.report.told import Telling
 
 FOLDER, INDEX = "pictures", "pictures.json"
-SIDE = 96  # pixels, at least, of the shorter side of a map that is written
+SIDE = 96  # pixels, at least, of the shorter side of an image or a map that is written
 EXACT = 96  # pixels of the longer side of a picture that is written without loss
 LOOKS = 24  # that are kept; where there are more, every other one goes
 BLANK: dict[str, Any] = {"images": [], "crops": [], "looks": [], "attention": True}
@@ -81,7 +82,7 @@ class Pictures:
         """The images as the model is shown them when nothing is random, and their crops as training has them."""
         plan, shown = self.parts.plan, self.shown()
         for number, item in enumerate(self.items, 1):
-            picture = enlarged(shown.picture(cut_out(item, plan.preprocessing), item.channels))
+            picture = enlarged(shown.picture(cut_out(item, plan.preprocessing), item.channels), SIDE)
             title = self.telling.name(item.id) if item.id else f"image {number}"
             index["images"].append({"title": title, "file": self.save(f"image-{number}", picture)})
         drawn = rows(images, places, plan.preprocessing, shown, plan.data.classes, self.telling.name)
@@ -176,9 +177,3 @@ def tiles(colours: np.ndarray) -> Image.Image:
     """A map (h, w, 3) as a picture in which each patch is a square."""
     side = tile_of(colours.shape[:2])
     return Image.fromarray(colours).resize((colours.shape[1] * side, colours.shape[0] * side), Image.Resampling.NEAREST)
-
-
-def enlarged(picture: Image.Image) -> Image.Image:
-    """A picture as it is, or each of its pixels as a square, so that small ones can be looked at."""
-    times = max(1, SIDE // min(picture.size))
-    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)

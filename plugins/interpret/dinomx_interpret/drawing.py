@@ -15,12 +15,6 @@ SMALL, SWATCH = 15, 10  # pixels: height of a line of small text, side of a squa
 FRAME = ("#ffffff", "#d62728")  # around the patch that others are compared with: seen on dark and on bright
 
 
-def enlarged(picture: Image.Image) -> Image.Image:
-    """A picture as it is, or each of its pixels as a square of several, so that small ones can be looked at."""
-    times = max(1, -(-SIDE // min(picture.size)))
-    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-
-
 def spread(colours: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """A map (h, w, 3) over a picture of `size` (width, height): each patch covers the pixels that it saw."""
     return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)

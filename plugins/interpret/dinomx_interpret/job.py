@@ -13,6 +13,7 @@ from dinomx_core import DataError, api
 from dinomx_core.builtin.pictures import evenly
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.look.names import Naming, as_they_are, hashed
+from dinomx_core.training.look.sheet import enlarged
 from dinomx_core.training.model import Model
 from dinomx_interpret import drawing, folder, shown
 from dinomx_interpret.api import Wanted
@@ -164,7 +165,7 @@ def files_of(
     files: dict[str, Callable[[Path], Any]] = {}
     title = f"{report['name']}: {report['blocks']} blocks, patches of {report['patch_size']} px"
     for image in drawn:
-        base, grid = drawing.enlarged(image.picture), image.seen.grid
+        base, grid = enlarged(image.picture, drawing.SIDE), image.seen.grid
         pictures = {panel.name: drawing.spread(panel.colours, base.size) for panel in image.panels}
         drawing.framed(pictures[image.panels[-1].name], grid, image.patch)
         note = " · ".join(part for part in (image.name, report["shown"]) if part)

@@ -48,6 +48,19 @@ def check_localisation(options: Localisation, draft: Draft) -> Iterable[tuple[st
             "validation",
             'head = "chosen" needs images that choose; give [evaluate.X.validation], or fix the head: "mean" or a number',
         )
+    if isinstance(options.head, int) and options.head < 0:
+        yield "head", f"is {options.head}; heads are numbered from 0"
+    if draft.backbone is not None:
+        if draft.backbone.convolutions is not None:
+            yield (
+                "",
+                "the backbone has no attention to judge; take a transformer, or an evaluator of features (dense-knn, dense-linear)",
+            )
+        elif isinstance(options.head, int) and options.head >= draft.backbone.heads:
+            yield (
+                "head",
+                f"the backbone has {draft.backbone.heads} heads, numbered from 0; there is no head {options.head}",
+            )
     if options.head != "chosen" and options.validation is not None:
         yield "head", 'is fixed, so that validation chooses nothing; set head = "chosen", or leave validation out'
     for name in ("images", "validation"):

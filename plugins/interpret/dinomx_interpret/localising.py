@@ -9,14 +9,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from dinomx_core.builtin.evaluators.dense import mask_of
+from dinomx_core.declare.facts import Preprocessing
+from dinomx_core.declare.figures import INFO
 from dinomx_core.errors import DataError
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import told, walk
 from dinomx_core.training.flow import Item
 from dinomx_core.training.maps import head_maps
-from dinomx_core.training.regions import Regions, regions_of, seen_mask
+from dinomx_core.training.regions import Regions, regions_of, seen_boxes, seen_mask
 from dinomx_interpret.finding import Box, box_of, brightest, from_attention, lost, tokencut
 from dinomx_interpret.localisation import Localisation
 
@@ -46,7 +47,7 @@ class LocalisationEvaluator(Evaluator):
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
         """{"pointing": share of images whose brightest pixel is object, "mass_ratio": share of the attention on objects over their share of
         the image (1 is chance), "iou": of the brightest patches with the objects, "corloc_attention", "corloc_lost", "corloc_tokencut":
-        share of images with a right box, "images": how many were judged}."""
+        share of images with a right box, "info/images": how many were judged}."""
         head = self.head(encoder)
         rows = []
         for seen in self.seen(encoder, self.images):
@@ -54,7 +55,7 @@ class LocalisationEvaluator(Evaluator):
         found = [row for part in encoder.parallelism.collect(rows) for row in part]
         if not found:
             raise DataError(f"none of {len(self.images)} images shows an object; give masks or boxes that name some")
-        return {**{name: fmean(row[name] for row in found) for name in found[0]}, "images": float(len(found))}
+        return {**{name: fmean(row[name] for row in found) for name in found[0]}, f"{INFO}images": float(len(found))}
 
     def head(self, encoder: Encoder) -> int | None:
         """Whose attention is judged: None for the mean."""
@@ -66,7 +67,7 @@ class LocalisationEvaluator(Evaluator):
         hits = []
         for seen in self.seen(encoder, self.validation):
             every = [*seen.heads, seen.heads.mean(0)]
-            hits.append([points(map, seen.object) for map in every])
+            hits.append([points(map, seen.object, seen.judged) for map in every])
         everyone = [row for part in encoder.parallelism.collect(hits) for row in part]
         if not everyone:
             raise DataError("none of the validation's images shows an object, so that no head can be chosen")
@@ -82,7 +83,7 @@ class LocalisationEvaluator(Evaluator):
             )
         o, map = self.options, seen.heads.mean(0) if head is None else seen.heads[head]
         figures = {
-            "pointing": points(map, seen.object),
+            "pointing": points(map, seen.object, seen.judged),
             "mass_ratio": mass_ratio(map, seen.object, seen.judged),
             "iou": iou(brightest(map, o.mass), seen.object, seen.judged),
         }
@@ -100,13 +101,15 @@ class LocalisationEvaluator(Evaluator):
             regions = regions_of(item)  # before anything changes the image's size
             if regions is None:
                 return replace(encoder.prepare(item), regions=None)
-            mask = seen_mask(regions.painted(*item.image.shape[-2:]), encoder.preprocessing)
-            return replace(encoder.prepare(item), regions=lambda: Regions(mask))
+            found = self.as_seen(regions, item.image.shape[-2:], encoder.preprocessing)
+            return replace(encoder.prepare(item), regions=lambda: found)
 
         def shows(item: Item) -> bool:
             read.append(item.id)
-            mask = mask_of(item)
-            return mask is not None and bool(((mask > 0) & (mask != self.options.ignore)).any())
+            found = None if item.regions is None else item.regions()
+            if found is None or found.mask is None or found.boxes is None or not len(found.boxes):
+                return False
+            return bool(((found.mask > 0) & (found.mask != self.options.ignore)).any())
 
         for numbers, items in walk(
             encoder, data, self.options.batch_size, faults.append, prepare=prepared, wanted=shows
@@ -117,14 +120,26 @@ class LocalisationEvaluator(Evaluator):
                 encoder.encode(items)
         told(encoder, faults, len(data), len(read))
 
+    def as_seen(self, regions: Regions, size: tuple[int, ...], how: Preprocessing) -> Regions:
+        """Objects of an image of `size` (height, width) as an evaluation's image is seen: one mask of all of them, and a box each."""
+        parts = [] if regions.mask is None else objects(seen_mask(regions.mask, how), self.options.ignore)
+        boxes = torch.tensor(parts, dtype=torch.int64).view(-1, 4)
+        if regions.boxes is not None:
+            boxes = torch.cat([boxes, seen_boxes(regions.boxes, size[0], size[1], how)])
+        return Regions(seen_mask(regions.painted(*size), how), boxes)
+
     def looked_at(self, encoder: Encoder, items: list[Item]) -> Iterator[Seen]:
         """A batch through the model."""
         _, maps, keys = head_maps(encoder, items)
         for heads, patches, item in zip(maps.cpu(), keys.cpu(), items):
-            mask = mask_of(item)
-            assert mask is not None
-            judged = mask != self.options.ignore
-            yield Seen(heads, patches, (mask > 0) & judged, judged, objects(mask, self.options.ignore))
+            regions = None if item.regions is None else item.regions()
+            assert regions is not None
+            assert regions.mask is not None
+            assert regions.boxes is not None
+            judged = regions.mask != self.options.ignore
+            yield Seen(
+                heads, patches, (regions.mask > 0) & judged, judged, [tuple(box) for box in regions.boxes.tolist()]
+            )
 
 
 def objects(mask: Tensor, ignore: int) -> list[Box]:
@@ -136,13 +151,13 @@ def objects(mask: Tensor, ignore: int) -> list[Box]:
     return found
 
 
-def points(map: Tensor, object: Tensor) -> float:
-    """Whether the brightest pixel of a map (h, w), brought to the image's size bilinearly, is object: the pointing game (Zhang et al.
-    2016), without a margin around objects."""
+def points(map: Tensor, object: Tensor, judged: Tensor) -> float:
+    """Whether the brightest pixel that is judged of a map (h, w), brought to the image's size bilinearly, is object: the pointing game
+    (Zhang et al. 2016), without a margin around objects."""
     large = F.interpolate(map[None, None].double(), size=tuple(object.shape), mode="bilinear", align_corners=False)[
         0, 0
     ]
-    return float(object.flatten()[int(large.argmax())])
+    return float(object.flatten()[int(large.masked_fill(~judged, -1.0).argmax())])
 
 
 def on_pixels(map: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ from PIL import Image
 from dinomx_core import ConfigError, DataError, Preprocessing, api
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Encoder
+from dinomx_core.training.regions import seen_boxes
 from dinomx_interpret import finding
 from dinomx_interpret.localising import iou, mass_ratio, objects, overlap, points
 from tests.fixtures import in_table
@@ -50,9 +51,10 @@ def test_pixels_that_nobody_judges_do_not_count():
 def test_the_brightest_pixel_points():
     map = torch.zeros(GRID)
     map[1, 5] = 1.0
-    assert points(map, pixels(THING)) == 1.0
+    assert points(map, pixels(THING), EVERYWHERE) == 1.0
     map[4, 0] = 2.0
-    assert points(map, pixels(THING)) == 0.0
+    assert points(map, pixels(THING), EVERYWHERE) == 0.0
+    assert points(map, pixels(THING), pixels(patches(slice(0, 4), slice(0, 9)))) == 1.0
 
 
 def test_the_brightest_patches_hold_the_mass_and_no_more():
@@ -161,7 +163,7 @@ def evaluator(scenes, **options):
 def test_a_model_that_looks_at_what_is_bright_scores_full_marks(monkeypatch, scenes):
     seeing, told = encoder(monkeypatch, lambda light: (light**4)[:, None])
     found = evaluator(scenes, boxes=["attention"]).evaluate(seeing)
-    assert (found["pointing"], found["images"]) == (1.0, 5.0)
+    assert (found["pointing"], found["info/images"]) == (1.0, 5.0)
     assert found["mass_ratio"] > 6
     assert found["iou"] > 0.4
     assert told == [([], 7)]
@@ -184,7 +186,7 @@ def test_a_head_is_fixed_or_chosen_on_other_images(monkeypatch, scenes, tmp_path
 def test_masks_that_do_not_fit_are_left_out_and_told(monkeypatch, scenes, tmp_path):
     Image.fromarray(np.ones((9, 9), np.uint8)).save(tmp_path / "m0.png")
     seeing, told = encoder(monkeypatch, lambda light: light[:, None])
-    assert evaluator(scenes).evaluate(seeing)["images"] == 4.0
+    assert evaluator(scenes).evaluate(seeing)["info/images"] == 4.0
     assert told == [(["i0.png: its mask has 9 x 9 pixels, the image 32 x 32; give masks of the image's size"], 7)]
 
 
@@ -192,7 +194,7 @@ def test_a_run_measures_it(toy, scenes):
     config = toy(run={"steps": 1}, evaluate={"localisation": {"images": scenes}})
     figures = api.run(config).figures
     assert {name.partition("/")[2] for name in figures if name.startswith("localisation")} == {
-        "pointing", "mass_ratio", "iou", "corloc_attention", "corloc_lost", "corloc_tokencut", "images",
+        "pointing", "mass_ratio", "iou", "corloc_attention", "corloc_lost", "corloc_tokencut", "info/images",
     }  # fmt: skip
 
 
@@ -205,6 +207,8 @@ def test_a_run_measures_it(toy, scenes):
         ),
         ({"head": "chosen"}, 'evaluate.localisation.validation: head = "chosen" needs images that choose'),
         ({"head": "best"}, "evaluate.localisation.head: "),
+        ({"head": -1}, "evaluate.localisation.head: is -1; heads are numbered from 0"),
+        ({"head": 2}, "evaluate.localisation.head: the backbone has 2 heads, numbered from 0; there is no head 2"),
         ({"mass": 1.0}, "evaluate.localisation.mass: must be above 0 and below 1, got 1.0"),
     ],
 )
@@ -214,18 +218,29 @@ def test_what_is_refused(toy, scenes, change, message):
     assert message in str(caught.value)
 
 
-def test_a_backbone_without_attentions_is_told(toy, scenes, tmp_path):
-    from dinomx_core.errors import DinomxError
-
-    backbone = {
-        "name": "dinov3-convnext",
-        "width": None,
-        "depth": None,
-        "heads": None,
-        "patch_size": None,
-        "drop_path": None,
-    }
-    config = toy(run={"steps": 1}, backbone=backbone, evaluate={"localisation": {"images": scenes}})
+def test_a_backbone_without_attentions_is_refused(toy, scenes):
+    backbone = {"name": "dinov3-convnext", **dict.fromkeys(("width", "depth", "heads", "patch_size", "drop_path"))}
+    config = toy(backbone=backbone, evaluate={"localisation": {"images": scenes}})
     config["augmentation"]["globals"]["size"], config["augmentation"]["locals"]["size"] = 32, 32
-    with pytest.raises(DinomxError, match="this backbone has no attentions to look at"):
-        api.run(config)
+    with pytest.raises(
+        ConfigError, match=r"evaluate.localisation: the backbone has no attention to judge; take a transformer"
+    ):
+        api.plan(config)
+
+
+def test_boxes_that_touch_stay_objects_of_their_own(monkeypatch, scenes, tmp_path):
+    marks = [f"i{number}.png,{left},8,8,16,cell" for number in range(2) for left in (8, 16)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["image,left,top,width,height,class", *marks]))
+    plain = {key: value for key, value in scenes.items() if key != "mask"}
+    marked = {"name": "marked", "images": plain, "boxes": str(tmp_path / "boxes.csv")}
+    left_one = torch.zeros(8, 8)
+    left_one[2:6, 2:4] = 1.0  # patches of 4 pixels
+    seeing, _ = encoder(monkeypatch, lambda light: left_one.expand(len(light), 1, 8, 8))
+    found = evaluator(marked, boxes=["attention"], mass=0.999).evaluate(seeing)
+    assert (found["corloc_attention"], found["info/images"]) == (1.0, 3.0)
+
+
+def test_boxes_as_an_evaluation_sees_them():
+    how = Preprocessing(32, (32, 32), (0.0,), (1.0,))  # 64 x 128 -> 32 x 64, of which the middle is seen
+    boxes = torch.tensor([[0, 0, 64, 128], [10, 40, 20, 30], [0, 0, 8, 20], [63, 127, 1, 1], [31, 64, 1, 1]])
+    assert seen_boxes(boxes, 64, 128, how).tolist() == [[0, 0, 32, 32], [5, 4, 10, 15], [16, 16, 1, 1]]

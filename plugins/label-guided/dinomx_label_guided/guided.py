@@ -33,21 +33,25 @@ class Interest:
         self._parts: dict[int, tuple[np.ndarray | None, int]] = {}
 
     @cached_property
-    def classes(self) -> list[int]:
-        """The classes that there are objects of, in order."""
+    def classes(self) -> list[str]:
+        """The classes that there are objects of: those of masks by their numbers in order, those of boxes by their names."""
         mask, boxes = self.regions.mask, self.regions.classes
         found = [] if mask is None else torch.unique(mask).tolist()
-        return sorted({*found, *([] if boxes is None else boxes.tolist())} - {0})
+        names = [] if boxes is None else [self.regions.names[number - 1] for number in torch.unique(boxes).tolist()]
+        return list(dict.fromkeys([*(str(number) for number in found if number), *names]))
 
-    def boxes(self, number: int) -> list[list[int]]:
+    def boxes(self, name: str) -> list[list[int]]:
         """A class's boxes: top, left, height, width."""
         boxes, classes = self.regions.boxes, self.regions.classes
-        return [] if boxes is None or classes is None else boxes[classes == number].tolist()
+        if boxes is None or classes is None or name not in self.regions.names:
+            return []
+        return boxes[classes == self.regions.names.index(name) + 1].tolist()
 
-    def parts(self, number: int) -> tuple[np.ndarray | None, int]:
+    def parts(self, name: str) -> tuple[np.ndarray | None, int]:
         """Connected parts (8 neighbours) of a class's mask, numbered from 1 on (H, W), and how many there are."""
-        if self.regions.mask is None:
+        if self.regions.mask is None or not name.isdecimal():
             return None, 0
+        number = int(name)
         if number not in self._parts:
             self._parts[number] = ndimage.label((self.regions.mask == number).numpy(), structure=np.ones((3, 3)))
         return self._parts[number]
@@ -97,18 +101,12 @@ class LabelGuidedPlacement(Guided):
 
     def point(self, interest: Interest, rng: Random) -> Point | None:
         """A pixel of an object, of a class drawn by the weights; None where there is no object of a class with weight."""
-        classes = {number: self.weight(number, interest.regions) for number in interest.classes}
-        classes = {number: weight for number, weight in classes.items() if weight}
+        classes = {name: self.options.weights.get(name, 1.0) for name in interest.classes}
+        classes = {name: weight for name, weight in classes.items() if weight}
         if not classes:
             return None
-        number = rng.choices(list(classes), list(classes.values()))[0]
-        return drawn(interest.boxes(number), *interest.parts(number), self.options.draw == "objects", rng)
-
-    def weight(self, number: int, regions: Regions) -> float:
-        """How often a class is drawn, by its name or its number."""
-        name = regions.names[number - 1] if 0 < number <= len(regions.names) else ""
-        weights = self.options.weights
-        return weights.get(name, weights.get(str(number), 1.0))
+        name = rng.choices(list(classes), list(classes.values()))[0]
+        return drawn(interest.boxes(name), *interest.parts(name), self.options.draw == "objects", rng)
 
 
 class AttentionGuidedPlacement(Guided):

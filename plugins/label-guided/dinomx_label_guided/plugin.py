@@ -25,7 +25,7 @@ class LabelGuided:
     )
     weights: dict[str, float] = option(
         {},
-        "how often each class is drawn, in proportion, by its number in masks or its name; those left out: 1",
+        "how often each class is drawn, in proportion, by its number in masks or its name in boxes; those left out: 1",
         check=not_negative_values,
     )
 
@@ -54,7 +54,12 @@ def check_attention_guided(options: AttentionGuided, draft: Draft) -> list[tuple
 
 
 def check_label_guided(options: LabelGuided, draft: Draft) -> list[tuple[str, str]]:
-    """Something must say what lies where."""
+    """Something must say what lies where; weights are of classes that there may be."""
+    known = draft.data.marked
+    unknown = [name for name in options.weights if not name.isdecimal() and name not in known]
+    if draft.data.regions and unknown:
+        there = f"boxes are of {', '.join(known)}" if known else "there are no boxes with classes"
+        return [("weights", f'"{name}" is no class: {there}; masks name theirs by numbers') for name in unknown]
     if draft.data.regions or not options.probability:
         return []
     return [

@@ -122,6 +122,11 @@ def test_classes_are_drawn_by_their_weights():
     assert shares(both, ["left"], weights={"1": 0.0})[0] == 0.0
     named = Regions(None, torch.tensor([[15, 10, 10, 10], [15, 40, 10, 10]]), torch.tensor([1, 2]), ("cell", "bud"))
     assert shares(named, ["left"], weights={"cell": 3.0})[0] == pytest.approx(0.75, abs=0.07)
+    left, right = mask(c1=(slice(15, 25), slice(10, 20))), torch.tensor([[15, 40, 10, 10]])
+    mixed = Regions(
+        left, right, torch.tensor([1]), ("cell",)
+    )  # the boxes' first class is another one than the mask's class 1
+    assert shares(mixed, ["left"], weights={"cell": 0.0})[0] == 1.0
 
 
 def test_small_objects_count_as_much_as_large_ones_unless_pixels_are_drawn():
@@ -205,6 +210,16 @@ def test_data_without_objects_are_refused(toy):
     assert api.plan(toy(augmentation={"where": {"name": "label-guided", "probability": 0.0}})).steps == 4
     with pytest.raises(ConfigError, match=r"where.weights: must be 0 or more, got \[-1.0\]"):
         api.plan(toy(augmentation={"where": {"name": "label-guided", "weights": {"1": -1.0}}}))
+
+
+def test_weights_of_unknown_classes_are_refused(toy, boxed):
+    config = guided(boxed)
+    config["augmentation"]["where"]["weights"] = {"1": 1.0, "cells": 2.0, "3": 0.0}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(**config))
+    assert str(caught.value) == (
+        'config: augmentation.where.weights: "cells" is no class: boxes are of 1; masks name theirs by numbers'
+    )
 
 
 def looking(**options):

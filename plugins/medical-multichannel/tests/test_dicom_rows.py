@@ -116,7 +116,7 @@ def test_data_with_more_broken_files_than_a_run_allows_are_measured(tmp_path, sc
         "intensity": {"name": "window", "windows": ["bone"]},
         "augmentation": {"name": "ct", "globals": {"size": 32}, "locals": {"size": 16}},
     }
-    with pytest.raises(ConfigError, match="1 files cannot be read, beside 3 images"):
+    with pytest.raises(ConfigError, match="1 file cannot be read, beside 3 images"):
         api.plan(config)
     api.measure(config, out=tmp_path / "report", pictures=False)
     assert "broken.dcm: is no DICOM file" in (tmp_path / "report/index.html").read_text("utf-8")
