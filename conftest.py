@@ -1,3 +1,3 @@
 """Fixtures of tests/ for the plugins' tests too."""
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.fixtures", "tests.wheels"]
