@@ -76,7 +76,8 @@ class Registry:
             return f'{message}; did you mean "{close[0]}"?'
         elsewhere = [k.kind for k in KINDS if name in self.names(k.kind)]  # type: ignore[attr-defined]
         if elsewhere:
-            return f'{message}; "{name}" is a {elsewhere[0]}'
+            article = "an" if elsewhere[0][0] in "aeio" else "a"
+            return f'{message}; "{name}" is {article} {elsewhere[0]}'
         message += f"; installed: {', '.join(known) or 'none'}"
         if broken_plugins := [p.distribution for p in self.plugins if p.error]:
             message += f"; broken plugins that may declare it: {', '.join(broken_plugins)} (see `dinomx plugins`)"
