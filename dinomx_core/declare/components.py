@@ -28,7 +28,8 @@ Check = Callable[[Any, Draft], Iterable[tuple[str, str]]]
 
 @attrs.frozen
 class Component:
-    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built."""
+    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built. `package`: the distribution
+    that declares it, put in when it is found; "" for the core's."""
 
     kind: ClassVar[str]
     frame: ClassVar[type | None] = None
@@ -36,6 +37,7 @@ class Component:
     options: type
     build: str
     check: Check | None = attrs.field(default=None, kw_only=True)
+    package: str = attrs.field(default="", kw_only=True, init=True, repr=False)
 
     @property
     def summary(self) -> str:
@@ -276,6 +278,7 @@ class Command:
     name: str = attrs.field(validator=not_our_own)
     build: str
     summary: str
+    package: str = attrs.field(default="", kw_only=True, repr=False)
 
 
 Declared = Component | Recipe | Command

@@ -16,6 +16,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
                 "package": plugin.distribution,
                 "version": plugin.version,
                 "error": plugin.error or None,
+                "notes": list(plugin.notes),
                 "components": [{"kind": c.kind, "name": c.name, "summary": c.summary} for c in plugin.components],
             }
             for plugin in registry.plugins
@@ -36,6 +37,7 @@ def as_text(registry: Registry) -> str:
         lines.append(f"{plugin['name']}  ({plugin['package']} {plugin['version']})")
         if plugin["error"]:
             lines.append(f"  BROKEN: {plugin['error']}")
+        lines += [f"  note: {note}" for note in plugin["notes"]]
         lines += [f"  {c['kind']:<13} {c['name']:<16} {c['summary']}" for c in plugin["components"]]
     if told["available"]:
         lines.append("")
