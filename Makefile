@@ -34,6 +34,7 @@ format: install
 
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/dinomx plugins --write-registry registry.toml
 
 clean:
 	rm -rf $(VENV) runs

@@ -1,3 +1,3 @@
 """Fixtures of tests/ for the plugins' tests too."""
 
-pytest_plugins = ["tests.fixtures", "tests.wheels"]
+pytest_plugins = ["tests.fixtures", "tests.distributions", "tests.wheels"]

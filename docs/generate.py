@@ -97,7 +97,10 @@ def rows(cls: type) -> Iterator[str]:
     yield "|---|---|---|---|"
     for field in attrs.fields(attrs.resolve_types(cls)):
         kind = f"a {field.metadata['slot']} table" if field.type in (Chosen, Chosen | None) else words(field.type)
-        yield f"| `{field.name}` | {kind} | {default(field)} | {field.metadata.get('doc', '')} |".replace("|  |", "| |")
+        gone = f" (deprecated: {remedy})" if (remedy := field.metadata.get("deprecated")) else ""
+        yield f"| `{field.name}` | {kind} | {default(field)} | {field.metadata.get('doc', '')}{gone} |".replace(
+            "|  |", "| |"
+        )
         nested += [a for a in (field.type, *typing.get_args(field.type)) if attrs.has(a) and a not in (*WORDS, Chosen)]
     for inner in dict.fromkeys(nested):
         yield ""

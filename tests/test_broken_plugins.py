@@ -1,31 +1,17 @@
 """Ways in which a plugin can be wrong: each has one plain message with package and remedy, and stops no run that does not need it."""
 
-import importlib
 import json
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
 from dinomx_core import PluginError, api
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.listing import as_text
+from tests.distributions import LOSS
 from tests.fixtures import in_table
 
-LOSS = """
-import attrs
-from dinomx_core import Loss, Request, hookimpl, option
-
-@attrs.frozen
-class Spread:
-    '''Keep features apart.'''
-    margin: float = option(1.0, "how far")
-
-@hookimpl
-def dinomx_losses():
-    yield Loss("spread", Spread, "dinomx_bad_loss:Spread", requests=lambda options: [Request("student", "global")])
-"""
 BARE = "from dinomx_core import hookimpl\n@hookimpl\n"
 AUTHOR = "; tell the author of dinomx-bad, or remove it: pip uninstall dinomx-bad"
 AGAIN = "; install it again, or remove it: pip uninstall dinomx-bad"
@@ -67,30 +53,6 @@ BROKEN = {
     "takes a name of the core's": (LOSS.replace("Loss(", "Dataset(").replace("Loss,", "Dataset,").replace("dinomx_losses", "dinomx_datasets").replace('"spread"', '"digits"').replace("requests=lambda options: []", "inspect=len").replace("requests=lambda options: [Request(\"student\", \"global\")]", "inspect=len"), "dinomx_datasets(): the dataset \"digits\" is one of the core's, whose names nobody else may take" + AUTHOR),
     "takes a command of the core's": (BARE + "def dinomx_commands():\n    from dinomx_core import Command\n    yield Command('run', 'a:b', 'mine')", "dinomx_commands() raised ValueError: "),
 }  # fmt: skip
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """A function that writes a distribution with one entry point, as pip would leave it."""
-
-    def write(name, code, module=None, folder=tmp_path, loss=""):
-        folder.mkdir(exist_ok=True)
-        monkeypatch.syspath_prepend(folder)
-        module = module or f"dinomx_{name}"
-        if code is not None:
-            (folder / f"{module}.py").write_text(textwrap.dedent(code))
-        (folder / f"{module}_loss.py").write_text(textwrap.dedent(loss))
-        info = folder / f"dinomx_{name}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dinomx-{name}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[dinomx.plugins]\n{name} = {module}\n")
-        importlib.invalidate_caches()
-
-    yield write
-    for module in [
-        name for name, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(tmp_path))
-    ]:
-        del sys.modules[module]
 
 
 def error_of(registry, name):

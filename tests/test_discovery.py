@@ -1,50 +1,16 @@
 """Plugins as entry points of hand-written distributions, and what may be installed."""
 
-import importlib
-import sys
 import textwrap
 
 import pytest
+from typer.testing import CliRunner
 
-from dinomx_core import PluginError
-from dinomx_core.declare.discover import discover
-from dinomx_core.declare.listing import as_json, as_text
-
-LOSS = """
-import attrs
-from dinomx_core import Loss, Request, hookimpl, option
-
-@attrs.frozen
-class Spread:
-    '''Keep features apart.'''
-    margin: float = option(1.0, "how far")
-
-@hookimpl
-def dinomx_losses():
-    yield Loss("spread", Spread, "somewhere:Spread", requests=lambda options: [Request("student", "global")])
-"""
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Write a distribution with one entry point, as pip would leave it."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def write(name, code, module=None):
-        module = module or f"dinomx_{name}"
-        if code is not None:
-            (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
-        info = tmp_path / f"dinomx_{name}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dinomx-{name}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[dinomx.plugins]\n{name} = {module}\n")
-        importlib.invalidate_caches()
-
-    yield write
-    for module in [
-        name for name, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(tmp_path))
-    ]:
-        del sys.modules[module]
+from dinomx_core import PluginError, api
+from dinomx_core.cli import app
+from dinomx_core.declare.discover import Registry, discover
+from dinomx_core.declare.listing import as_json, as_registry, as_text
+from tests.distributions import LOSS
+from tests.wheels import ROOT
 
 
 def test_a_strangers_plugin_is_found_with_its_version_and_summary(install):
@@ -76,12 +42,50 @@ def test_a_name_of_another_kind_is_said_so():
     assert str(caught.value) == 'no loss is called "centering"; "centering" is a target'
 
 
-def test_registry_toml_lists_what_this_repositorys_plugins_declare():
+def test_the_registry_is_what_this_repositorys_plugins_declare():
+    ours = [
+        plugin for plugin in discover().plugins if (ROOT / "plugins" / plugin.name).is_dir() or plugin.name == "builtin"
+    ]
+    assert (ROOT / "registry.toml").read_text("utf-8") == as_registry(
+        Registry(tuple(ours), ())
+    )  # `make docs` writes it
+
+
+def test_users_add_registries_of_their_own(install, monkeypatch, tmp_path):
+    install("spread", LOSS)
+    done = CliRunner().invoke(app, ["plugins", "--write-registry", str(tmp_path / "ours.toml")])
+    assert done.output == f"wrote        {tmp_path / 'ours.toml'}\n"
+    assert 'package = "dinomx-spread"' in (tmp_path / "ours.toml").read_text("utf-8")
+    (tmp_path / "dinomx_spread-1.2.dist-info" / "entry_points.txt").unlink()
+    (tmp_path / "bad.toml").write_text('[[component]]\nkind = "loss"\nname = "x"\n')
+    monkeypatch.setenv("DINOMX_REGISTRY", f"{tmp_path / 'bad.toml'}:{tmp_path / 'none.toml'}:{tmp_path / 'ours.toml'}")
     registry = discover()
-    declared = {
-        (c.kind, c.name, p.distribution, c.summary)
-        for p in registry.plugins
-        if p.distribution.startswith("dinomx-")
-        for c in p.components
-    }
-    assert declared == {(a.kind, a.name, a.package, a.summary) for a in registry.available}
+    with pytest.raises(PluginError, match='loss "spread" is not installed; install it with: pip install dinomx-spread'):
+        registry.find("loss", "spread")
+    assert registry.faults == (
+        f"{tmp_path / 'bad.toml'} (DINOMX_REGISTRY) is left out: component 1 needs the texts kind, name, package, summary, and has kind, name",
+        f"{tmp_path / 'none.toml'} (DINOMX_REGISTRY) is left out: No such file or directory",
+    )
+    assert as_text(registry).endswith("No such file or directory")
+
+
+def test_what_is_deprecated_is_told_once_with_its_remedy(install, toy):
+    old = LOSS.replace('option(1.0, "how far")', 'option(1.0, "how far", deprecated="use distance")').replace(
+        "requests=", 'deprecated="use variance", requests='
+    )
+    early = """
+    import warnings
+    from dinomx_core import DinomxDeprecation
+    for _ in range(2):
+        warnings.warn("Wish will go; use Want", DinomxDeprecation)
+    """
+    install("spread", textwrap.dedent(early) + old.replace("somewhere", "dinomx_spread_loss"))
+    config = toy(loss={"spread": {"margin": 2.0}, "again": {"name": "spread"}})
+    warnings = [text for text in api.plan(config).warnings if "deprecated" in text or "will go" in text]
+    assert warnings == [
+        'loss.spread: loss "spread" is deprecated: use variance',
+        "config: loss.spread.margin is deprecated: use distance",
+        'loss.again: loss "spread" is deprecated: use variance',
+        "dinomx-spread: Wish will go; use Want",
+    ]
+    assert not [text for text in api.plan(toy()).warnings if "will go" in text]

@@ -28,8 +28,8 @@ Check = Callable[[Any, Draft], Iterable[tuple[str, str]]]
 
 @attrs.frozen
 class Component:
-    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built. `package`: the distribution
-    that declares it, put in when it is found; "" for the core's."""
+    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built. `deprecated`: what
+    to use instead, where it will go. `package`: the distribution that declares it, put in when it is found; "" for the core's."""
 
     kind: ClassVar[str]
     frame: ClassVar[type | None] = None
@@ -37,7 +37,8 @@ class Component:
     options: type
     build: str
     check: Check | None = attrs.field(default=None, kw_only=True)
-    package: str = attrs.field(default="", kw_only=True, init=True, repr=False)
+    deprecated: str = attrs.field(default="", kw_only=True, repr=False)
+    package: str = attrs.field(default="", kw_only=True, repr=False)
 
     @property
     def summary(self) -> str:

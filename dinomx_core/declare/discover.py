@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from importlib import metadata
 from types import ModuleType
@@ -18,7 +19,7 @@ from dinomx_core.declare import hooks
 from dinomx_core.declare.catalogue import Available, catalogue
 from dinomx_core.declare.components import KINDS, Declared
 from dinomx_core.declare.faults import authors, cause, guarded, not_imported
-from dinomx_core.errors import PluginError
+from dinomx_core.errors import DinomxDeprecation, PluginError
 
 GROUP = "dinomx.plugins"
 API_VERSION = 1  # of hooks, declarations and contracts; a plugin says by `DINOMX_API = 1` which it is made for, the first where it does not
@@ -49,6 +50,7 @@ class Registry:
 
     plugins: tuple[Plugin, ...]
     available: tuple[Available, ...]
+    faults: tuple[str, ...] = ()  # of registries that could not be read
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of the installed components of a kind."""
@@ -103,19 +105,12 @@ def discover(extra: Iterable[ModuleType] = ()) -> Registry:
         blank = Plugin(entry.name, distribution, version, entry.value)
         if any((p.distribution, p.module) == (distribution, entry.value) for p in found.plugins):
             continue  # the same distribution, found in two folders
-        before = set(sys.modules)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in `--json`
-                module = importlib.import_module(entry.value)
-        except (Exception, SystemExit) as error:
-            found.plugins.append(attrs.evolve(blank, error=not_imported(entry.value, distribution, error)))
-            continue
-        heavy = [name for name in HEAVY if name in sys.modules and name not in before]
-        found.add(attrs.evolve(blank, notes=tuple(f"its declarations import {name}: {SLOW}" for name in heavy)), module)
+        found.load(blank)
     for module in extra:
         name = module.__name__
         found.add(Plugin(name.rpartition(".")[2], name, UNPACKAGED, name), module)
-    return Registry(tuple(found.plugins), catalogue())
+    available, faults = catalogue()
+    return Registry(tuple(found.plugins), available, faults)
 
 
 class _Faulty(Exception):
@@ -130,6 +125,24 @@ class _Found:
         self.manager = pluggy.PluginManager(hooks.PROJECT)
         self.manager.add_hookspecs(hooks)
         self.plugins: list[Plugin] = []
+
+    def load(self, plugin: Plugin) -> None:
+        """Import a plugin's module, and take up what it declares."""
+        before = set(sys.modules)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DinomxDeprecation)
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in `--json`
+                    module = importlib.import_module(plugin.module)
+            except (Exception, SystemExit) as error:
+                reason = not_imported(plugin.module, plugin.distribution, error)
+                self.plugins.append(attrs.evolve(plugin, error=reason))
+                return
+            heavy = [name for name in HEAVY if name in sys.modules and name not in before]
+            self.add(plugin, module)
+        old = [str(warning.message) for warning in caught if issubclass(warning.category, DinomxDeprecation)]
+        notes = (*(f"its declarations import {name}: {SLOW}" for name in heavy), *dict.fromkeys(old))
+        self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes)
 
     def add(self, plugin: Plugin, module: ModuleType) -> None:
         """Take up what a plugin declares; one with any fault declares nothing."""

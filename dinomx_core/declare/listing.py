@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.catalogue import Available, written
+from dinomx_core.declare.discover import OWN, Registry
 
 
 def as_json(registry: Registry) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
             for a in registry.available
             if (a.kind, a.name) not in installed and a.package not in packages
         ],
+        "faults": list(registry.faults),
     }
 
 
@@ -43,4 +45,14 @@ def as_text(registry: Registry) -> str:
         lines.append("")
         lines.append("Available")
         lines += [f"  {a['kind']:<13} {a['name']:<16} {a['install']:<32} {a['summary']}" for a in told["available"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"warning: {fault}" for fault in told["faults"])])
+
+
+def as_registry(registry: Registry) -> str:
+    """A `registry.toml` of what installed packages declare, without the core's."""
+    return written(
+        Available(plugin.distribution, component.kind, component.name, component.summary)
+        for plugin in registry.plugins
+        if plugin.distribution != OWN
+        for component in plugin.components
+    )
