@@ -1,12 +1,14 @@
-"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|nuclei [FOLDER] [--raw RAW]`.
+"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|nuclei|cells [FOLDER] [--raw RAW]`.
 
 cutouts   photo-like cut-outs (Debian package tuxpaint-stamps-default, GPL-2) on textures (images of the PyPI package scikit-image):
           96 x 96 pixels, one object each; a quarter of the objects is in the test set only
 nuclei    places of 64 x 64 pixels in one fluorescence image of 512 x 512 with 183 nuclei (PyPI package stardist, BSD-3); the test set is
           its right third
+cells     places of 64 x 64 pixels in ten frames of 210 x 576 pixels of a scratch assay in oblique light, masks from its fluorescence
+          (PyPI package ndev-sampledata, BSD-3); the test set is their right third
 
-RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/ and stardist/data/images/ of the others. Writes
-FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
+RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/, stardist/data/images/ and
+ndev_sampledata/samples/ of the others. Writes FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
@@ -23,7 +26,7 @@ SIZES = (0.3, 0.6)  # of an object's longer side, as a share of the image's
 KINDS = ("animals", "food", "town", "vehicles", "plants", "household")
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
 GREY, CONTRAST = (110, 110, 110), 0.4  # what textures are blended with, and how much is left of them
-TILE, SPLIT = 64, 340
+TILE = 64
 
 
 def cutouts(raw: Path, out: Path) -> None:
@@ -76,19 +79,42 @@ def composite(picture: Image.Image, texture: Image.Image, rng: random.Random) ->
 
 
 def nuclei(raw: Path, out: Path) -> None:
-    """Places in the one image; the label is how much of a place nuclei cover: least, middle, most."""
-    rng = random.Random(0)
+    """Places in the one image."""
     pixels = np.asarray(Image.open(raw / "stardist/data/images/img2d.tif")).astype(float)
     marked = np.asarray(Image.open(raw / "stardist/data/images/mask2d.tif")) > 0
+    places(out, [grey(pixels)], [marked], 340, (0.02, 0.4))
+
+
+def cells(raw: Path, out: Path) -> None:
+    """Places in the frames of one film, at the edges of a gap that closes: cells in oblique light, masks from their fluorescence."""
+    film = tifffile.imread(raw / "ndev_sampledata/samples/scratch-assay-labeled-10T-2Ch.tiff")
+    places(out, [grey(frame.astype(float)) for frame in film[1]], [frame > 0 for frame in film[3]], 384, (0.05, 0.4))
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """uint8 between the 0.5th and the 99.5th percentile."""
     low, high = np.percentile(pixels, (0.5, 99.5))
-    grey = (np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    for name, count, (first, last) in (("train", TRAIN, (0, SPLIT)), ("test", TEST, (SPLIT, 512))):
+    return (np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def places(
+    out: Path, frames: list[np.ndarray], masks: list[np.ndarray], split: int, covered: tuple[float, float]
+) -> None:
+    """Tiles of frames (H, W) of which some share is object, the test set's from column `split` on; the label is how much of a tile objects
+    cover: least, middle, most."""
+    rng = random.Random(0)
+    height, width = frames[0].shape
+    for name, count, (first, last) in (("train", TRAIN, (0, split)), ("test", TEST, (split, width))):
         found = []
         while len(found) < count:
-            top, left = rng.randint(0, 512 - TILE), rng.randint(first, last - TILE)
+            frame, top, left = (
+                rng.randrange(len(frames)),
+                rng.randint(0, height - TILE),
+                rng.randint(first, last - TILE),
+            )
             place = slice(top, top + TILE), slice(left, left + TILE)
-            if 0.02 < marked[place].mean() < 0.4:
-                found.append((grey[place], marked[place]))
+            if covered[0] < masks[frame][place].mean() < covered[1]:
+                found.append((frames[frame][place], masks[frame][place]))
         edges = np.quantile([mask.mean() for _, mask in found], (1 / 3, 2 / 3))
         rows = []
         for number, (image, mask) in enumerate(found):
@@ -124,11 +150,11 @@ def table(file: Path, rows: list[tuple[str, ...]]) -> None:
 def main() -> None:
     """Parse and make."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "nuclei"))
+    parser.add_argument("name", choices=("cutouts", "nuclei", "cells"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("--raw", type=Path, default=Path("raw"))
     given = parser.parse_args()
-    {"cutouts": cutouts, "nuclei": nuclei}[given.name](given.raw, given.folder / given.name)
+    {"cutouts": cutouts, "nuclei": nuclei, "cells": cells}[given.name](given.raw, given.folder / given.name)
 
 
 if __name__ == "__main__":

@@ -26,5 +26,7 @@ def test_what_is_warned_of(precision, device, bf16, words):
 
 def test_a_plan_warns_of_it(toy):
     env = Env("cpu", 2, "3.11", {"dinomx": "0"}, bf16=False)
-    assert any("this CPU has no units for bf16" in text for text in api.plan(toy(run={"precision": "bf16"}), env=env).warnings)
+    assert any(
+        "this CPU has no units for bf16" in text for text in api.plan(toy(run={"precision": "bf16"}), env=env).warnings
+    )
     assert Env.here().bf16 in (True, False, None)
