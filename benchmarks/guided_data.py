@@ -8,7 +8,8 @@ cells     places of 64 x 64 pixels in ten frames of 210 x 576 pixels of a scratc
           (PyPI package ndev-sampledata, BSD-3); the test set is their right third
 
 RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/, stardist/data/images/ and
-ndev_sampledata/samples/ of the others. Writes FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
+ndev_sampledata/samples/ of the others. Writes
+FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
 """
 
 import argparse

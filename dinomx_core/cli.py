@@ -10,6 +10,7 @@ import typer
 
 from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
+from dinomx_core.cli_doctor import doctor
 from dinomx_core.cli_eval import evaluate
 from dinomx_core.cli_plugins import Commands
 from dinomx_core.cli_sweep import compare, sweep
@@ -31,6 +32,7 @@ app.command()(init)
 app.command("eval")(evaluate)
 app.command()(sweep)
 app.command()(compare)
+app.command()(doctor)
 
 
 @app.callback()

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable
 from importlib import metadata
@@ -42,6 +43,7 @@ class Plugin:
     components: tuple[Declared, ...] = ()
     error: str = ""
     notes: tuple[str, ...] = ()
+    seconds: float = attrs.field(default=0.0, eq=False, repr=False)  # that finding out took
 
 
 @attrs.frozen
@@ -128,7 +130,7 @@ class _Found:
 
     def load(self, plugin: Plugin) -> None:
         """Import a plugin's module, and take up what it declares."""
-        before = set(sys.modules)
+        before, started = set(sys.modules), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DinomxDeprecation)
             try:
@@ -142,7 +144,7 @@ class _Found:
             self.add(plugin, module)
         old = [str(warning.message) for warning in caught if issubclass(warning.category, DinomxDeprecation)]
         notes = (*(f"its declarations import {name}: {SLOW}" for name in heavy), *dict.fromkeys(old))
-        self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes)
+        self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes, seconds=time.perf_counter() - started)
 
     def add(self, plugin: Plugin, module: ModuleType) -> None:
         """Take up what a plugin declares; one with any fault declares nothing."""
