@@ -33,7 +33,7 @@ format: install
 	$(BIN)/ruff format .
 
 docs: install
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 	$(BIN)/dinomx plugins --write-registry registry.toml
 
 clean:

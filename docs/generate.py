@@ -1,4 +1,4 @@
-"""Write docs/config.md from the attrs classes: `python docs/generate.py`. A test fails when the page is not up to date."""
+"""Write docs/config.md and docs/plugin-api.md from the code: `python -m docs.generate`. A test fails when they are not up to date."""
 
 import inspect
 import types
@@ -13,6 +13,7 @@ from dinomx_core.declare.components import KINDS, Command, EvaluatorFrame, LossF
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
+from docs import plugin_api
 
 PAGE = Path(__file__).parent / "config.md"
 WORDS = {
@@ -155,3 +156,4 @@ def page() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    PAGE.with_name("plugin-api.md").write_text(plugin_api.page(), "utf-8")

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomx_core.declare import components, hooks
+from dinomx_core.training import contracts
+from docs import plugin_api
 from docs.generate import PAGE, page
 
 TOP = Path(__file__).parents[1]
@@ -211,6 +214,28 @@ def test_every_python_block_runs(place, text, request):
 
 def test_the_config_reference_is_up_to_date():
     assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_the_plugin_reference_is_up_to_date():
+    assert PAGE.with_name("plugin-api.md").read_text() == plugin_api.page(), "run `make docs`"
+
+
+def test_the_plugin_reference_cannot_be_made_where_a_text_is_missing(monkeypatch):
+    monkeypatch.setattr(hooks, "dinomx_losses", lambda: ())
+    with pytest.raises(plugin_api.Missing, match="dinomx_losses has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(contracts.Loss, "__doc__", None)
+    with pytest.raises(plugin_api.Missing, match="Loss has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(contracts.Strategy.merge, "__doc__", None)
+    with pytest.raises(plugin_api.Missing, match="Strategy.merge has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(components.Loss, "__doc__", "Built as `build(options, context)` -> `training.contracts.Wish`.")
+    with pytest.raises(plugin_api.Missing, match="Loss is built as training.contracts.Wish, which is not there"):
+        plugin_api.page()
 
 
 def test_every_option_is_documented():
