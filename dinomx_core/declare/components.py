@@ -258,7 +258,20 @@ class Recipe:
 
 
 # Commands of `dinomx` itself, which are there before any plugin is looked for.
-OWN_COMMANDS = ("compare", "convert", "data", "embed", "eval", "export", "init", "plan", "plugins", "run", "sweep")
+OWN_COMMANDS = (
+    "compare",
+    "convert",
+    "data",
+    "embed",
+    "eval",
+    "export",
+    "init",
+    "plan",
+    "plugin",
+    "plugins",
+    "run",
+    "sweep",
+)
 
 
 def not_our_own(instance: Any, attribute: Any, value: str) -> None:
