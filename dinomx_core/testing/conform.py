@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from dinomx_core.testing.findings import CHECKS, PLUGIN, Check, Finding, made
+from dinomx_core.declare.components import Component
+from dinomx_core.testing.findings import CHECKS, COMPONENT, PLUGIN, Check, Finding, made
 from dinomx_core.testing.subject import Part, Subject, find
 
-MODULES = ("packages", "trains")
+MODULES = ("packages", "trains", "backbones")
 Options = Mapping[str, dict[str, Any]]
 
 
@@ -27,6 +28,9 @@ def cases(subject: Subject, fast: bool = False) -> Iterator[tuple[Check, Subject
         return
     yield from ((one, subject) for one in wanted if one.kind == PLUGIN)
     for part in subject.parts:
+        if isinstance(part.component, Component) and part.lacking:
+            yield from ((one, part) for one in wanted if one.kind == COMPONENT)
+            continue
         yield from ((one, part) for one in wanted if one.kind == part.kind)
 
 

@@ -9,6 +9,7 @@ import attrs
 from dinomx_core.errors import DinomxError
 
 PLUGIN = "plugin"  # the kind of checks of a plugin as a whole
+COMPONENT = "component"  # and of those of any component that nothing can be built of
 
 
 @attrs.frozen

@@ -13,8 +13,8 @@ import attrs
 
 from dinomx_core.declare.components import Recipe
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
-from dinomx_core.testing.findings import PLUGIN, check
-from dinomx_core.testing.subject import EXAMPLES, README, Subject
+from dinomx_core.testing.findings import COMPONENT, PLUGIN, Skip, check
+from dinomx_core.testing.subject import EXAMPLES, README, Part, Subject
 from dinomx_core.training.construct import attribute
 
 HEAVY = ("torch", "transformers", "monai", "sklearn")
@@ -94,12 +94,19 @@ def files(subject: Subject) -> Iterator[str]:
             yield f"README.md does not name the {component.kind} {component.name}"
 
 
+@check(COMPONENT, "options", 'give them in example.toml; in tests, as conformance(…, options={"kind name": {…}})')
+def options(part: Part) -> Iterator[str]:
+    """Every component can be built by its defaults, or by the options that example.toml gives it."""
+    raise Skip(part.lacking)
+    yield ""
+
+
 @check("command", "help", "annotate its parameters as typer has them, and give it a docstring")
-def command_help(part: object) -> Iterator[str]:
+def command_help(part: Part) -> Iterator[str]:
     """`dinomx NAME --help` can be made of the function: typer takes its parameters, and it has a docstring."""
     import typer
 
-    function = attribute(part.component)  # type: ignore[attr-defined]
+    function = attribute(part.component)
     if not inspect.getdoc(function):
         yield "the function has no docstring, which is the command's help"
     app = typer.Typer()

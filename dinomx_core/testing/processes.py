@@ -34,7 +34,7 @@ class Group:
         end = time.monotonic() + timeout
         ranks: dict[Any, int] = {pipe: rank for rank, (_, pipe) in enumerate(self.members)}
         while len(results) < self.size:
-            ready = connection.wait(
+            ready: list[Any] = connection.wait(
                 [pipe for pipe, rank in ranks.items() if rank not in results], end - time.monotonic()
             )
             if not ready:
@@ -42,7 +42,6 @@ class Group:
                 raise TimeoutError(
                     f"ranks {sorted(set(range(self.size)) - set(results))} gave nothing within {timeout} s"
                 )
-            pipe: Any
             for pipe in ready:
                 good, results[ranks[pipe]] = pipe.recv()
                 if not good:

@@ -1,5 +1,6 @@
 """What is checked: a plugin, and each component with the options that it is built by. Imports no torch."""
 
+import contextlib
 import importlib
 import inspect
 import tempfile
@@ -9,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import cattrs
 import tomli
 
 from dinomx_core.declare.discover import Plugin, discover
-from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import ConfigError, PluginError
+from dinomx_core.declare.values import REQUIRED, Chosen
+from dinomx_core.errors import UNREADABLE, ConfigError, DataError, PluginError
 from dinomx_core.planning import document
 from dinomx_core.planning.convert import AtKey, choose, make_converter, problems_of
 from dinomx_core.planning.reader import to_spec
@@ -25,6 +27,7 @@ from dinomx_core.testing.findings import PLUGIN, Skip
 
 EXAMPLES, README = ("example.toml", "examples/quickstart.toml"), "README.md"
 UNPACKAGED = "unpackaged"  # the version of a module of declarations that nobody has installed
+SIZES = (252, 240, 224)  # of images in pixels, which patches of most sizes fit into
 SHORT: dict[str, Any] = {
     "run": {"steps": 3, "batch_size": 8, "device": "cpu", "threads": 1, "precision": "float32"},
     "loader": {"workers": 0},
@@ -129,13 +132,29 @@ class Part:
         """The component with its options: those given, those of example.toml, or the defaults. Skips where none of them will do."""
         if self.picked:
             return self.picked[1]
-        registry, table = self.subject.registry, {"name": self.component.name, **(self.table or {})}
+        registry = self.subject.registry
+        table = {"name": self.component.name, **filled(self.component.options), **(self.table or {})}
         try:
             return choose(make_converter(registry), registry, self.kind, table, self.component.name, None)
         except (cattrs.BaseValidationError, AtKey, ValueError) as error:
             found = problems_of(error, (), document.Document({}, {}))
             why = "; ".join(map(str, found))
             raise Skip(f"has options without a default, which {EXAMPLES[0]} does not give: {why}") from None
+
+    @cached_property
+    def lacking(self) -> str:
+        """Why nothing can be built of it by what is known here; "" where something can."""
+        try:
+            options = self.chosen.options
+            if not self.picked and self.kind == "dataset":
+                self.component.inspect(options)
+            if not self.picked and self.kind == "backbone":
+                patch_size(self.component, options)
+        except Skip as reason:
+            return str(reason)
+        except UNREADABLE as error:
+            return f"nothing can be built of its defaults, and {EXAMPLES[0]} does not pick it: {error}"
+        return ""
 
     def config(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
         """A short run with the component: example.toml where that picks it, else the smallest run that there is with it put in."""
@@ -168,6 +187,21 @@ class Part:
         if self.kind == "augmentation":
             return {"loss": {toy.NEIGHBOURS: {"view": next(iter(self.component.views(self.chosen.options))).name}}}
         return {}
+
+
+def filled(options: type) -> dict[str, Any]:
+    """The toy's components for slots that have no default."""
+    toys = {kind: toy.CONFIG[key] for key, (kind, _) in SLOTS.items() if key in toy.CONFIG}
+    wanted = {f.name: f.metadata["slot"] for f in attrs.fields(options) if f.metadata.get("slot_default") is REQUIRED}
+    return {name: toys[kind] for name, kind in wanted.items() if kind in toys}
+
+
+def patch_size(component: Any, options: Any) -> int:
+    """Side of a backbone's patches in pixels. Raises DataError where its options are no good."""
+    for pixels in SIZES[:-1]:
+        with contextlib.suppress(DataError):  # no multiple of its patches, perhaps
+            return component.shape(options, 3, pixels).patch_size
+    return component.shape(options, 3, SIZES[-1]).patch_size
 
 
 def replaced(key: str, table: dict[str, Any]) -> dict[str, Any]:
