@@ -12,6 +12,7 @@ from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
 from dinomx_core.cli_doctor import doctor
 from dinomx_core.cli_eval import evaluate
+from dinomx_core.cli_plugin import plugin
 from dinomx_core.cli_plugins import Commands
 from dinomx_core.cli_sweep import compare, sweep
 from dinomx_core.errors import ConfigError, DinomxError, Problem
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.add_typer(plugin, name="plugin")
 app.command()(init)
 app.command("eval")(evaluate)
 app.command()(sweep)

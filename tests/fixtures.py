@@ -1,20 +1,16 @@
 """A toy run that every test can change, and folders of images."""
 
-import copy
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-import torch
-
-import dinomx_core.training  # noqa: F401 - sets how threads wait, before torch is imported
 from dinomx_core.declare.discover import discover
 from dinomx_core.planning.convert import choose, make_converter
+from dinomx_core.testing.runs import TIMINGS, rows, steps, stream_of  # noqa: F401 - tests have them from here
+from dinomx_core.testing.toy import changed, update  # noqa: F401
 
 TOY = {
     "run": {"steps": 4, "batch_size": 8, "device": "cpu", "threads": 1},
@@ -33,7 +29,6 @@ TOY = {
     "optimizer": {"lr": 1e-3},
 }
 
-TIMINGS = ("seconds", "data_seconds", "images_per_second")
 KNN = {
     "knn": {
         "every": 3,
@@ -49,22 +44,9 @@ def toy(tmp_path):
     """A function of nested changes -> config dict of a tiny run below tmp_path. A value of None removes the key."""
 
     def make(**changes):
-        config = copy.deepcopy(TOY)
-        config["run"]["out"] = str(tmp_path / "runs")
-        update(config, changes)
-        return config
+        return changed(TOY, {"run": {"out": str(tmp_path / "runs")}}, changes)
 
     return make
-
-
-def update(table, changes):
-    for key, value in changes.items():
-        if value is None:
-            table.pop(key, None)
-        elif isinstance(value, dict) and isinstance(table.get(key), dict):
-            update(table[key], value)
-        else:
-            table[key] = copy.deepcopy(value)
 
 
 @pytest.fixture
@@ -83,30 +65,6 @@ def in_table(kind, table, *plugins):
     """A component as a config's table picks it."""
     registry = discover(plugins)
     return choose(make_converter(registry), registry, kind, table, kind, None)
-
-
-def rows(path: Path) -> list[dict]:
-    """A jsonl file's rows."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def stream_of(parts):
-    """Training batches for freshly built parts."""
-    from dinomx_core.training.data import MicroBatches, make_loader
-    from dinomx_core.training.loop import iter_views, make_images
-
-    plan = parts.plan
-    batches = MicroBatches(plan.batch, parts.parallelism.rank, 0, plan.steps)
-    loader = make_loader(make_images(parts), batches, plan.spec.loader, pin=False)
-    return iter_views(loader, parts.device, torch.float64 if plan.spec.run.precision == "float64" else torch.float32)
-
-
-def steps(parts, count):
-    """Train freshly built parts for some steps. Returns their rows."""
-    from dinomx_core.training.loop import train_step
-
-    stream = stream_of(parts)
-    return [train_step(parts, stream, step)[0] for step in range(count)]
 
 
 @pytest.fixture

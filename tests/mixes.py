@@ -6,9 +6,9 @@ from itertools import product
 from pathlib import Path
 
 from dinomx_core import ConfigError
+from dinomx_core.testing.processes import group
 from tests import together
 from tests.fixtures import TOY, update
-from tests.processes import group
 
 HEAD = {"prototypes": 32, "hidden": 16, "bottleneck": 8}
 V2 = {

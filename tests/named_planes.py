@@ -23,6 +23,6 @@ def dinomx_datasets():
     yield Dataset(
         "named",
         NamedPlanes,
-        "tests.planes_parts:PlanesData",
+        "dinomx_core.testing.toy_parts:PlanesData",
         inspect=lambda o: DataInfo(o.count, len(o.names), names=tuple(o.names)),
     )

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from dinomx_core import Stopped, api
+from dinomx_core.testing.processes import group
 from tests import mixes, together
 from tests.fixtures import TIMINGS, rows
-from tests.processes import group
 from tests.test_resume import StopAt, assert_same
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dinomx_core import ConfigError, DataError, api
+from dinomx_core.testing import toy as planes
+from dinomx_core.testing.processes import group
 from dinomx_core.training.shards import State
-from tests import mixes, planes, together
+from tests import mixes, together
 from tests.fixtures import KNN, TIMINGS, rows
-from tests.processes import group
 
 pytestmark = pytest.mark.slow
 

@@ -94,7 +94,7 @@ def test_weights_reach_the_batches(toy):
     ),
 ])  # fmt: skip
 def test_mixtures_that_mean_nothing_are_refused(toy, data, message):
-    from tests import planes
+    from dinomx_core.testing import toy as planes
 
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(data={"name": "mix", "split": None, **data}), plugins=[named_planes, planes])

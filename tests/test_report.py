@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from dinomx_core import Stopped, TrainingError, api
+from dinomx_core.testing.processes import group
 from dinomx_core.training.report import pictures, record
 from dinomx_core.training.report.curves import MOST, Curve
 from tests.fixtures import KNN, TIMINGS, rows
-from tests.processes import group
 from tests.test_resume import StopAt, assert_same, left_by
 
 OFTEN = {"knn": {**KNN["knn"], "every": 2}}

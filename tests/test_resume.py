@@ -13,20 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from dinomx_core import ConfigError, Stopped, TrainingError, api, folders
+from dinomx_core.testing.runs import left_by
 from dinomx_core.training import checkpoint as ckpt
-from tests.fixtures import KNN, TIMINGS, rows
-
-
-def left_by(folder):
-    """Everything of a run that must be the same: rows but for their timings, and every tensor of the last checkpoint."""
-    written = {
-        name: [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(folder / f"{name}.jsonl")]
-        for name in ("metrics", "evaluations")
-        if (folder / f"{name}.jsonl").exists()
-    }
-    last = folder / "checkpoints" / str(folders.steps_in(folder / "checkpoints")[0])
-    tensors = {f"{f.stem}/{n}": t for f in sorted(last.glob("*.safetensors")) for n, t in load_file(f).items()}
-    return written, tensors
+from tests.fixtures import KNN, rows
 
 
 def assert_same(one, other):

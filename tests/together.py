@@ -5,8 +5,8 @@ import time
 from dinomx_core import api
 from dinomx_core.progress import Silent
 from dinomx_core.running import run_here
+from dinomx_core.testing import toy as planes
 from dinomx_core.training.build import build
-from tests import planes
 from tests.fixtures import stream_of
 
 

@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterable
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import attrs
 import tomli
+
+from dinomx_core.shipped import shipped
 
 MORE = "DINOMX_REGISTRY"  # environment variable: further files, between them what is between folders of PATH
 HEAD = "# Components and the package to install for each. This file informs; what is installed decides.\n"
@@ -28,11 +28,8 @@ KEYS = ("kind", "name", "package", "summary")
 
 
 def catalogue() -> tuple[tuple[Available, ...], tuple[str, ...]]:
-    """The rows of the shipped `registry.toml` (beside the package in a wheel, at the top of a checkout) and of users' own, and what is
-    wrong with these."""
-    inside = resources.files("dinomx_core") / "registry.toml"
-    shipped = inside if inside.is_file() else Path(__file__).parents[2] / "registry.toml"
-    rows, faults = read(shipped), []
+    """The rows of `registry.toml` and of users' own registries, and what is wrong with these."""
+    rows, faults = read(shipped("registry.toml")), []
     for name in filter(None, os.environ.get(MORE, "").split(os.pathsep)):
         try:
             rows += read(Path(name).expanduser())
@@ -41,7 +38,7 @@ def catalogue() -> tuple[tuple[Available, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(rows)), tuple(faults)
 
 
-def read(file: Traversable) -> list[Available]:
+def read(file: Path) -> list[Available]:
     """The rows of a registry. Raises ValueError, or OSError."""
     table = tomli.loads(file.read_text("utf-8"))
     if unknown := set(table) - {"component"}:

@@ -271,6 +271,7 @@ OWN_COMMANDS = (
     "export",
     "init",
     "plan",
+    "plugin",
     "plugins",
     "run",
     "sweep",

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from dinomx_core import ConfigError, api
+from dinomx_core.testing import toy as planes
 from dinomx_core.training.build import build
 from dinomx_core.training.construct import construct
-from tests import planes
 from tests.fixtures import in_table, stream_of
 
 README = Path(__file__).parents[1] / "README.md"

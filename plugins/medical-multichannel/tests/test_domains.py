@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from dinomx_core import ConfigError, api
+from dinomx_core.testing import toy as planes
 from dinomx_core.training.construct import construct
 from dinomx_core.training.flow import Item
 from dinomx_core.training.streams import Stream
 from dinomx_medical_multichannel.domains import DOMAINS
-from tests import planes
 from tests.fixtures import in_table
 
 OFF = {

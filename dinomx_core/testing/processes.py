@@ -1,4 +1,4 @@
-"""Processes that stay together over many tests: each call runs a function on all of them and returns what each gave."""
+"""Processes that stay together over many checks: each call runs a function on all of them and returns what each gave."""
 
 import importlib
 import multiprocessing
@@ -7,33 +7,34 @@ import socket
 import time
 import traceback
 from multiprocessing import connection
+from typing import Any
 
 
 class Group:
     """`size` processes that form one process group on this machine's CPUs."""
 
-    def __init__(self, size):
+    def __init__(self, size: int):
         self.size = size
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         context = multiprocessing.get_context("spawn")
-        self.members = []
+        self.members: list[tuple[Any, Any]] = []
         for rank in range(size):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(rank, size, port, theirs), daemon=True)
             process.start()
             self.members.append((process, ours))
 
-    def __call__(self, function, *arguments, timeout=120):
+    def __call__(self, function: str, *arguments: Any, timeout: float = 120) -> list[Any]:
         """Run "module:function" with arguments on every process. Raises when one of them does, or takes longer than `timeout` s."""
         for _, pipe in self.members:
             pipe.send((function, arguments))
-        results = {}
+        results: dict[int, Any] = {}
         end = time.monotonic() + timeout
-        ranks = {pipe: rank for rank, (_, pipe) in enumerate(self.members)}
+        ranks: dict[Any, int] = {pipe: rank for rank, (_, pipe) in enumerate(self.members)}
         while len(results) < self.size:
-            ready = connection.wait(
+            ready: list[Any] = connection.wait(
                 [pipe for pipe, rank in ranks.items() if rank not in results], end - time.monotonic()
             )
             if not ready:
@@ -48,14 +49,14 @@ class Group:
                     raise RuntimeError(f"rank {ranks[pipe]}: {results[ranks[pipe]]}")
         return [results[rank] for rank in range(self.size)]
 
-    def close(self):
+    def close(self) -> None:
         """End them."""
         for process, _ in self.members:
             process.kill()
         self.members = []
 
 
-def serve(rank, size, port, pipe):
+def serve(rank: int, size: int, port: int, pipe: Any) -> None:
     """What one of them does."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
@@ -68,17 +69,17 @@ def serve(rank, size, port, pipe):
             return
         module, _, name = function.partition(":")
         try:
-            result = True, getattr(importlib.import_module(module), name)(*arguments)
+            result: Any = True, getattr(importlib.import_module(module), name)(*arguments)
         except BaseException as error:
             result = False, "".join(traceback.format_exception(error))
         pipe.send(result)
 
 
-_groups = {}
+_groups: dict[int, Group] = {}
 
 
-def group(size):
-    """The group of that size, which lives as long as the tests; a fresh one where the last was closed by a failure."""
+def group(size: int) -> Group:
+    """The group of that size, which lives as long as this process; a fresh one where the last was closed by a failure."""
     if size not in _groups or not _groups[size].members:
         _groups[size] = Group(size)
     return _groups[size]

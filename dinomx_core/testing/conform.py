@@ -1,0 +1,67 @@
+"""All checks of a plugin: as a list of findings, and as tests."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from dinomx_core.declare.components import Component
+from dinomx_core.testing.findings import CHECKS, COMPONENT, PLUGIN, Check, Finding, made
+from dinomx_core.testing.subject import Part, Subject, find
+
+MODULES = ("packages", "trains", "backbones")
+Options = Mapping[str, dict[str, Any]]
+
+
+def all_checks() -> list[Check]:
+    """Every check, in the order that they are made in."""
+    for name in MODULES:
+        importlib.import_module(f"dinomx_core.testing.{name}")
+    return CHECKS
+
+
+def cases(subject: Subject, fast: bool = False) -> Iterator[tuple[Check, Subject | Part]]:
+    """The checks of a plugin: those of the whole, then those of each component. Of one that does not load, that one alone."""
+    wanted = [one for one in all_checks() if not (fast and one.slow)]
+    if subject.plugin.error:
+        yield next(one for one in wanted if one.kind == PLUGIN), subject
+        return
+    yield from ((one, subject) for one in wanted if one.kind == PLUGIN)
+    for part in subject.parts:
+        if isinstance(part.component, Component) and part.lacking:
+            yield from ((one, part) for one in wanted if one.kind == COMPONENT)
+            continue
+        yield from ((one, part) for one in wanted if one.kind == part.kind)
+
+
+def findings(subject: Subject, fast: bool = False) -> Iterator[Finding]:
+    """What each check finds, as it is made."""
+    return (made(one, about, str(about)) for one, about in cases(subject, fast))
+
+
+def check(plugin: str | ModuleType, options: Options | None = None, fast: bool = False) -> list[Finding]:
+    """Check an installed plugin by its name or its package's, or a module of declarations.
+
+    options: tables for components that have options without a default, by "kind name". fast: leave out checks of more than a few
+    seconds. Raises PluginError where there is no such plugin.
+    """
+    return list(findings(find(plugin, options), fast))
+
+
+def conformance(plugin: str | ModuleType, options: Options | None = None) -> Callable[..., None]:
+    """A pytest test of a plugin with an item for each check of each of its components; those of more than a few seconds are marked `slow`.
+    Arguments as `check` has them."""
+    import pytest
+
+    def item(one: Check, about: Subject | Part) -> Any:
+        return pytest.param(one, about, id=f"{about}: {one.name}", marks=[pytest.mark.slow] if one.slow else [])
+
+    @pytest.mark.parametrize(("one", "about"), [item(*case) for case in cases(find(plugin, options))])
+    def test_conforms(one: Check, about: Subject | Part) -> None:
+        finding = made(one, about, str(about))
+        if finding.state == "skipped":
+            pytest.skip(finding.message)
+        if finding.state == "failed":
+            pytest.fail(f"{finding.component}: {finding.check}: {finding.message}", pytrace=False)
+
+    return test_conforms
