@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dinomx_core import api, folders
 from dinomx_core.planning.plan import Plan
 from dinomx_core.progress import Silent
-from dinomx_core.testing.findings import Skip
 from dinomx_core.testing.subject import Part, Subject
 from dinomx_core.training.build import Parts, build
 from dinomx_core.training.data import MicroBatches, make_loader
 from dinomx_core.training.flow import Tokens, Views
+from dinomx_core.training.huggingface import no_progress_bars
 from dinomx_core.training.loop import iter_views, make_images, train_step
 
 TIMINGS = ("seconds", "data_seconds", "images_per_second")
@@ -69,15 +70,8 @@ def planned(subject: Subject, config: dict[str, Any]) -> Plan:
 
 
 def built(part: Part, *changes: Mapping[str, Any]) -> Parts:
-    """A short run with a component, built. Skips where it cannot be planned because nobody has said what goes with it."""
-    config = part.config(*changes)
-    try:
-        plan = planned(part.subject, config)
-    except api.ConfigError as error:
-        if part.picked:
-            raise
-        raise Skip(f"no short run can be made of it alone, and example.toml does not pick it: {error}") from None
-    return build(plan)
+    """A short run with a component, built."""
+    return build(planned(part.subject, part.config(*changes)))
 
 
 def stream_of(parts: Parts) -> Iterator[tuple[Views, float]]:
@@ -103,6 +97,12 @@ def of_rank(
     told = steps(parts, count)
     whole = {name: parts.parallelism.whole(t).cpu().clone() for name, t in parts.student.named_parameters()}
     return told, whole
+
+
+def opened_by_transformers(folder: Path) -> None:
+    """Open an export as strangers do. Raises what transformers raises."""
+    with no_progress_bars():
+        transformers.AutoModel.from_pretrained(folder, local_files_only=True)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,9 @@ from dinomx_core.errors import ConfigError
 from dinomx_core.testing import toy
 from dinomx_core.testing.findings import PLUGIN, Skip, check
 from dinomx_core.testing.processes import group
-from dinomx_core.testing.runs import Cut, CutAt, left_by, of_rank, planned, rows, steps
+from dinomx_core.testing.runs import Cut, CutAt, left_by, of_rank, opened_by_transformers, planned, rows, steps
 from dinomx_core.testing.subject import EXAMPLES, SHORT, Subject
 from dinomx_core.training.build import build
-from dinomx_core.training.huggingface import no_progress_bars
 
 CHANNELS = (1, 3, 5)
 CLOSE = 1e-5  # relative: processes add up in another order
@@ -48,14 +47,11 @@ def example(subject: Subject) -> Iterator[str]:
     file = subject.file(*EXAMPLES)
     if not file.is_file():
         raise Skip(f"there is no {file}")
-    import transformers
-
     settings = ["run.steps=2", "run.name=example"]
     result = api.run(file, overrides=settings, plugins=subject.modules, out=subject.place, overwrite=True)
     yield from unsteady(rows(result.folder / "metrics.jsonl"))
     api.load(result.folder, plugins=subject.modules)
-    with no_progress_bars():
-        transformers.AutoModel.from_pretrained(result.export, local_files_only=True)
+    opened_by_transformers(result.export)
 
 
 @check(PLUGIN, "bf16", "compute in float32 what bf16 cannot hold: sums, logarithms, norms (`at_least_float32`)")
