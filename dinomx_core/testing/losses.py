@@ -57,7 +57,8 @@ def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def moved(tensor: Tensor) -> Tensor:
     """A leaf a little beside a tensor: where student and teacher begin as one, a loss may be at rest."""
     noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(7))
-    return (tensor.detach() + 0.3 * tensor.detach().std().clamp_min(1e-3) * noise).requires_grad_()
+    spread = tensor.detach().std(correction=0).clamp_min(1e-3) if tensor.numel() else 0.0
+    return (tensor.detach() + 0.3 * spread * noise).requires_grad_()
 
 
 def bench(part: Part) -> Bench:

@@ -12,9 +12,8 @@ from dinomx_core.planning.reader import to_spec
 from dinomx_core.planning.walk import chosen_parts, tables
 from dinomx_core.testing import toy
 from dinomx_core.testing.findings import Skip, check
-from dinomx_core.testing.subject import Part
+from dinomx_core.testing.subject import Part, not_the_users
 
-USERS = ("weights", "teacher", "path", "start")  # options that name files of the user's
 IMAGES = {"name": toy.PLANES, "channels": 3, "count": 100_000}
 REQUIRED = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -33,7 +32,7 @@ def plans(part: Part) -> Iterator[str]:
     try:
         api.plans(file, plugins=part.subject.modules, out=part.subject.place)
     except ConfigError as error:
-        faults = [problem for problem in error.problems if problem.key.rpartition(".")[2] not in USERS]
+        faults = not_the_users(error)
         yield from map(str, faults)
         if not faults:
             raise Skip(f"it leaves files to the user: {error}") from None

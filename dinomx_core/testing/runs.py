@@ -5,6 +5,7 @@ import dinomx_core.training  # noqa: F401, I001 - sets how threads wait, before 
 import contextlib
 import importlib
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,9 +90,10 @@ def steps(parts: Parts, count: int) -> list[dict[str, Any]]:
 
 
 def of_rank(
-    config: dict[str, Any], plugins: Sequence[str], count: int
+    config: dict[str, Any], plugins: Sequence[str], count: int, place: str = "."
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """What one of several processes does: the rows of some steps, and the student's whole weights."""
+    """What one of several processes does in a folder: the rows of some steps, and the student's whole weights."""
+    os.chdir(place)
     parts = build(api.plan(config, plugins=[importlib.import_module(name) for name in plugins]))
     parts.student.eval()  # what networks draw (drop path) differs from process to process
     told = steps(parts, count)

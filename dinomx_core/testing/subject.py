@@ -18,7 +18,7 @@ from dinomx_core.api import plan
 from dinomx_core.declare.components import Component
 from dinomx_core.declare.discover import Plugin, discover
 from dinomx_core.declare.values import REQUIRED, Chosen
-from dinomx_core.errors import ConfigError, DataError, PluginError
+from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.planning import document
 from dinomx_core.planning.convert import AtKey, choose, make_converter, problems_of
 from dinomx_core.planning.reader import to_spec
@@ -39,6 +39,7 @@ RUN = (
     "intensity",
 )  # kinds that are checked in a run
 UNPACKAGED = "unpackaged"  # the version of a module of declarations that nobody has installed
+USERS = ("weights", "teacher", "path", "start")  # options that name files of the user's
 SIZES = (252, 240, 224)  # of images in pixels, which patches of most sizes fit into
 SHORT: dict[str, Any] = {
     "run": {"steps": 3, "batch_size": 8, "device": "cpu", "threads": 1, "precision": "float32"},
@@ -228,6 +229,11 @@ def filled(options: type) -> dict[str, Any]:
     return found
 
 
+def not_the_users(error: ConfigError) -> list[Problem]:
+    """The problems that are not about files of the user's."""
+    return [problem for problem in error.problems if problem.key.rpartition(".")[2] not in USERS]
+
+
 def patch_size(component: Any, options: Any) -> int:
     """Side of a backbone's patches in pixels. Raises DataError where its options are no good."""
     for pixels in SIZES[:-1]:
@@ -251,7 +257,9 @@ def find(name: str | ModuleType, options: Options | None = None) -> Subject:
             return Subject(plugin, options or {})
     try:
         module = importlib.import_module(given)
-    except ImportError:
+    except Exception as error:
+        if not isinstance(error, ImportError) or (error.name != given.partition(".")[0] and error.name != given):
+            raise PluginError(f"{given} cannot be imported: {type(error).__name__}: {error}") from error
         known = ", ".join(plugin.name for plugin in registry.plugins)
         message = f'no plugin is called "{given}"; installed: {known}. Install yours with: pip install -e .'
         raise PluginError(message) from None
