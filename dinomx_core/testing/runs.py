@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,12 @@ def steps(parts: Parts, count: int) -> list[dict[str, Any]]:
 
 
 def of_rank(
-    config: dict[str, Any], plugins: Sequence[str], count: int, place: str = "."
+    config: dict[str, Any], plugins: Sequence[str], count: int, place: str = ".", path: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """What one of several processes does in a folder: the rows of some steps, and the student's whole weights."""
+    """What one of several processes does in a folder, with modules of a path: the rows of some steps, and the student's whole weights."""
     os.chdir(place)
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+    importlib.invalidate_caches()
     parts = build(api.plan(config, plugins=[importlib.import_module(name) for name in plugins]))
     parts.student.eval()  # what networks draw (drop path) differs from process to process
     told = steps(parts, count)

@@ -171,10 +171,11 @@ def label_of(part: Part) -> str:
 
 
 def measure(parts: Parts, label: str) -> dict[str, float]:
-    """The figures of one evaluator, as the loop gets them."""
+    """The figures of one evaluator by its own names, as the loop gets them."""
     backbone, plan = parts.teacher.network.backbone, parts.plan
     encoder = make_encoder(backbone, plan.preprocessing, plan.data.channels, parts.parallelism, parts.intensity)
-    return measured(encoder, {label: parts.evaluators[label]})
+    found = measured(encoder, {label: parts.evaluators[label]})
+    return {name.removeprefix(f"{label}/"): value for name, value in found.items()}
 
 
 def picture_of(module: nn.Module) -> dict[str, list[Any]]:

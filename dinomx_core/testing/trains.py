@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,7 +140,9 @@ def differences_of_two(subject: Subject, config: dict[str, Any], kind: str) -> I
     alone = {n: of_rank(toy.changed(config, {"run": {"accumulation": n}}), names, 2)[0] for n in (1, 2)}
     together = toy.changed(config, {"parallelism": {"name": kind, "processes": 2}})
     try:
-        (told, weights), (_, others) = group(2)("dinomx_core.testing.runs:of_rank", together, names, 2, os.getcwd())
+        (told, weights), (_, others) = group(2)(
+            "dinomx_core.testing.runs:of_rank", together, names, 2, os.getcwd(), sys.path
+        )
     except (RuntimeError, TimeoutError) as error:
         yield f"two processes fail: {str(error).strip().splitlines()[-1]}"
         return
