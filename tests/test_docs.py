@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from docs.generate import PAGE, page
+from docs.generate import CHECKING, PAGE, checks, page
 
 TOP = Path(__file__).parents[1]
 PAGES = [
@@ -211,6 +211,13 @@ def test_every_python_block_runs(place, text, request):
 
 def test_the_config_reference_is_up_to_date():
     assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_the_page_on_checks_is_up_to_date():
+    from dinomx_core.testing.conform import all_checks
+
+    assert CHECKING.read_text() == checks(), "run `make docs`"
+    assert all(one.proves and one.remedy for one in all_checks())
 
 
 def test_every_option_is_documented():

@@ -89,13 +89,18 @@ class Subject:
     @cached_property
     def folder(self) -> Path | None:
         """The package's own folder, where it is installed in place; None in a wheel."""
-        source = Path(inspect.getsourcefile(importlib.import_module(self.plugin.module)) or "").resolve()
-        folder = source.parents[self.plugin.module.count(".")]
-        told = folder / "pyproject.toml"
-        if not told.is_file():
+        source = inspect.getsourcefile(importlib.import_module(self.plugin.module))
+        if source is None:
             return None
-        name = tomli.loads(told.read_text("utf-8")).get("project", {}).get("name")
-        return folder if name == self.plugin.distribution else None
+        above = Path(source).resolve().parents[self.plugin.module.count(".") :]
+        for folder in above[: 1 + (above[0].name == "src")]:
+            told = folder / "pyproject.toml"
+            if (
+                told.is_file()
+                and tomli.loads(told.read_text("utf-8")).get("project", {}).get("name") == self.plugin.distribution
+            ):
+                return folder
+        return None
 
     def file(self, *names: str) -> Path:
         """The first of the files that is in that folder, or the first name. Skips where there is no folder."""
