@@ -12,6 +12,7 @@ from dinomx_core import api
 from dinomx_core.testing import conformance
 from tests.wheels import ROOT
 
+pytestmark = pytest.mark.slow
 PLACE = tempfile.TemporaryDirectory()
 
 

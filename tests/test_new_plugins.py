@@ -35,3 +35,5 @@ def test_a_new_plugin_of_each_kind_installs_passes_its_tests_and_trains(environm
     assert "ok       loss odd-loss" in done(
         environment.run("dinomx", "plugin", "check", "odd-loss", "--fast", cwd=alone)
     )
+    told = done(environment.run("dinomx", "plugin", "check", "dinov1", "--fast", cwd=alone))
+    assert "dinomx-dinov1 is not installed in place, so its README.md is not to be found" in told
