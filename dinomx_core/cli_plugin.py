@@ -1,9 +1,14 @@
 """`dinomx plugin`: commands for those who write plugins."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
+
+from dinomx_core.arguments import AsJson
 
 plugin = typer.Typer(
     help="Write a plugin, and check one against the contracts.", no_args_is_help=True, rich_markup_mode=None
@@ -30,3 +35,35 @@ def new(
     typer.echo(f"wrote        {folder}")
     for command in (f"cd {folder}", 'pip install -e ".[dev]"', "dinomx run example.toml", "pytest"):
         typer.echo(f"next         {command}")
+
+
+@plugin.command()
+def check(
+    package: Annotated[
+        str, typer.Argument(help="Plugin, package, or module of declarations [default: all installed]")
+    ] = "",
+    fast: Annotated[bool, typer.Option("--fast", help="Leave out checks of more than a few seconds")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Check plugins against the contracts: each check of each component, with what is wrong and how to mend it.
+
+    Ends with 1 where a check failed. docs/checking-a-plugin.md says what each check proves.
+    """
+    from dinomx_core.testing.conform import findings
+    from dinomx_core.testing.subject import find, installed
+
+    found = []
+    for subject in [find(package)] if package else installed():
+        if not json_:
+            typer.echo(f"{subject.plugin.name}  ({subject.plugin.distribution} {subject.plugin.version})")
+        for finding in findings(subject, fast):
+            found.append({"plugin": subject.plugin.name, **attrs.asdict(finding)})
+            if not json_:
+                typer.echo(finding)
+    counts = Counter(finding["state"] for finding in found)
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        typer.echo(", ".join(f"{counts[state]} {state}" for state in ("ok", "failed", "skipped")))
+    if counts["failed"]:
+        raise typer.Exit(1)

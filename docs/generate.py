@@ -1,4 +1,5 @@
-"""Write docs/config.md and docs/plugin-api.md from the code: `python -m docs.generate`. A test fails when they are not up to date."""
+"""Write docs/config.md, docs/plugin-api.md and the end of docs/checking-a-plugin.md from the code: `python -m docs.generate`. A test fails
+when a page is not up to date."""
 
 import inspect
 import types
@@ -16,6 +17,9 @@ from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
 from docs import plugin_api
 
 PAGE = Path(__file__).parent / "config.md"
+CHECKING = Path(__file__).parent / "checking-a-plugin.md"
+WRITTEN = "Written from the code by `make docs`.\n"  # what stands above it in CHECKING is not
+WHOLE = {"plugin": "a plugin as a whole", "component": "any component"}
 WORDS = {
     bool: "true or false",
     int: "whole number",
@@ -154,6 +158,24 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def checks() -> str:
+    """The page on checking: its own words, then every check."""
+    from dinomx_core.testing.conform import all_checks
+
+    above = CHECKING.read_text("utf-8").partition(WRITTEN)[0]
+    lines: list[str] = []
+    kinds: dict[str, list[Any]] = {}
+    for one in all_checks():
+        kinds.setdefault(one.kind, []).append(one)
+    for kind, some in kinds.items():
+        lines += [f"### Of {WHOLE.get(kind, f'a {kind}' if kind[0] not in 'aeiou' else f'an {kind}')}", ""]
+        lines += ["| check | what holds where it passes | where it fails |", "|---|---|---|"]
+        lines += [f"| `{o.name}`{' (slow)' if o.slow else ''} | {o.proves} | {o.remedy} |" for o in some]
+        lines.append("")
+    return f"{above}{WRITTEN}\n" + "\n".join(lines).rstrip() + "\n"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
     PAGE.with_name("plugin-api.md").write_text(plugin_api.page(), "utf-8")
+    CHECKING.write_text(checks(), "utf-8")

@@ -15,7 +15,7 @@ from PIL import Image
 from dinomx_core.declare import components, hooks
 from dinomx_core.training import contracts
 from docs import plugin_api
-from docs.generate import PAGE, page
+from docs.generate import CHECKING, PAGE, checks, page
 
 TOP = Path(__file__).parents[1]
 PAGES = [
@@ -236,6 +236,13 @@ def test_the_plugin_reference_cannot_be_made_where_a_text_is_missing(monkeypatch
     monkeypatch.setattr(components.Loss, "__doc__", "Built as `build(options, context)` -> `training.contracts.Wish`.")
     with pytest.raises(plugin_api.Missing, match="Loss is built as training.contracts.Wish, which is not there"):
         plugin_api.page()
+
+
+def test_the_page_on_checks_is_up_to_date():
+    from dinomx_core.testing.conform import all_checks
+
+    assert CHECKING.read_text() == checks(), "run `make docs`"
+    assert all(one.proves and one.remedy for one in all_checks())
 
 
 def test_every_option_is_documented():

@@ -13,7 +13,7 @@ from dinomx_core.declare.facts import BackboneShape
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import OtherChannels
 from dinomx_core.testing.findings import Skip, check
-from dinomx_core.testing.runs import scrambled, tensors_in
+from dinomx_core.testing.runs import opened_by_transformers, scrambled, tensors_in
 from dinomx_core.testing.subject import Part, patch_size
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.construct import construct
@@ -272,14 +272,12 @@ def bf16(part: Part) -> Iterator[str]:
 )
 def export(part: Part) -> Iterator[str]:
     """`save` writes a folder that transformers opens; a backbone rebuilt from `options` loads it and gives the same tokens."""
-    import transformers
-
     backbone, shape = kept(part)
     side = size_of(part)
     rebuilt = again(part, backbone, shape, side)
     with tempfile.TemporaryDirectory() as name, no_progress_bars():
         backbone.save(Path(name))
-        transformers.AutoModel.from_pretrained(name, local_files_only=True)
+        opened_by_transformers(Path(name))
         rebuilt.load(Path(name))
     with torch.no_grad():
         one, other = backbone(images(side, side)), rebuilt.eval()(images(side, side))

@@ -58,9 +58,12 @@ def check(kind: str, name: str, remedy: str, slow: bool = False) -> Callable[[Ca
     return registered
 
 
-def made(one: Check, subject: Any, component: str) -> Finding:
-    """Make a check."""
+def made(one: Check, subject: Any) -> Finding:
+    """Make a check of a plugin or a component."""
+    component = str(subject)
     try:
+        if one.kind not in (PLUGIN, COMPONENT) and subject.lacking:
+            raise Skip(subject.lacking)
         faults = list(one.faults(subject))
     except Skip as reason:
         return Finding(component, one.name, "skipped", str(reason))

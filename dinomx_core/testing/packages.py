@@ -33,14 +33,16 @@ def loads(subject: Subject) -> Iterator[str]:
 def torch_free(subject: Subject) -> Iterator[str]:
     """Its declarations import none of torch, transformers, monai and sklearn, so that the plan and `dinomx --help` stay quick."""
     code = IMPORTS.format(subject.plugin.module, HEAVY)
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     if done.returncode:
         yield f"{subject.plugin.module} cannot be imported by itself: {done.stderr.strip().splitlines()[-1]}"
     for name in done.stdout.split():
         yield f"importing {subject.plugin.module} imports {name}"
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
 
 
 @check(
@@ -97,8 +99,9 @@ def files(subject: Subject) -> Iterator[str]:
 @check(COMPONENT, "options", 'give them in example.toml; in tests, as conformance(…, options={"kind name": {…}})')
 def options(part: Part) -> Iterator[str]:
     """Every component can be built by its defaults, or by the options that example.toml gives it."""
-    raise Skip(part.lacking)
-    yield ""
+    if part.lacking:
+        raise Skip(part.lacking)
+    return iter(())
 
 
 @check("command", "help", "annotate its parameters as typer has them, and give it a docstring")

@@ -5,24 +5,27 @@ import dinomx_core.training  # noqa: F401, I001 - sets how threads wait, before 
 import contextlib
 import importlib
 import json
+import os
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dinomx_core import api, folders
 from dinomx_core.planning.plan import Plan
 from dinomx_core.progress import Silent
-from dinomx_core.testing.findings import Skip
 from dinomx_core.testing.subject import Part, Subject
 from dinomx_core.training.build import Parts, build
 from dinomx_core.training.data import MicroBatches, make_loader
 from dinomx_core.training.flow import Tokens, Views
+from dinomx_core.training.huggingface import no_progress_bars
 from dinomx_core.training.loop import iter_views, make_images, train_step
 
 TIMINGS = ("seconds", "data_seconds", "images_per_second")
@@ -69,15 +72,8 @@ def planned(subject: Subject, config: dict[str, Any]) -> Plan:
 
 
 def built(part: Part, *changes: Mapping[str, Any]) -> Parts:
-    """A short run with a component, built. Skips where it cannot be planned because nobody has said what goes with it."""
-    config = part.config(*changes)
-    try:
-        plan = planned(part.subject, config)
-    except api.ConfigError as error:
-        if part.picked:
-            raise
-        raise Skip(f"no short run can be made of it alone, and example.toml does not pick it: {error}") from None
-    return build(plan)
+    """A short run with a component, built."""
+    return build(planned(part.subject, part.config(*changes)))
 
 
 def stream_of(parts: Parts) -> Iterator[tuple[Views, float]]:
@@ -95,14 +91,23 @@ def steps(parts: Parts, count: int) -> list[dict[str, Any]]:
 
 
 def of_rank(
-    config: dict[str, Any], plugins: Sequence[str], count: int
+    config: dict[str, Any], plugins: Sequence[str], count: int, place: str = ".", path: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """What one of several processes does: the rows of some steps, and the student's whole weights."""
+    """What one of several processes does in a folder, with modules of a path: the rows of some steps, and the student's whole weights."""
+    os.chdir(place)
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+    importlib.invalidate_caches()
     parts = build(api.plan(config, plugins=[importlib.import_module(name) for name in plugins]))
     parts.student.eval()  # what networks draw (drop path) differs from process to process
     told = steps(parts, count)
     whole = {name: parts.parallelism.whole(t).cpu().clone() for name, t in parts.student.named_parameters()}
     return told, whole
+
+
+def opened_by_transformers(folder: Path) -> None:
+    """Open an export as strangers do. Raises what transformers raises."""
+    with no_progress_bars():
+        transformers.AutoModel.from_pretrained(folder, local_files_only=True)
 
 
 @contextlib.contextmanager

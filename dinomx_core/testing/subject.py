@@ -14,9 +14,11 @@ import attrs
 import cattrs
 import tomli
 
+from dinomx_core.api import plan
+from dinomx_core.declare.components import Component
 from dinomx_core.declare.discover import Plugin, discover
 from dinomx_core.declare.values import REQUIRED, Chosen
-from dinomx_core.errors import UNREADABLE, ConfigError, DataError, PluginError
+from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.planning import document
 from dinomx_core.planning.convert import AtKey, choose, make_converter, problems_of
 from dinomx_core.planning.reader import to_spec
@@ -26,7 +28,18 @@ from dinomx_core.testing import toy
 from dinomx_core.testing.findings import PLUGIN, Skip
 
 EXAMPLES, README = ("example.toml", "examples/quickstart.toml"), "README.md"
+Options = Mapping[str, dict[str, Any]] | Callable[[], Mapping[str, dict[str, Any]]]
+RUN = (
+    "loss",
+    "strategy",
+    "evaluator",
+    "augmentation",
+    "placement",
+    "masking",
+    "intensity",
+)  # kinds that are checked in a run
 UNPACKAGED = "unpackaged"  # the version of a module of declarations that nobody has installed
+USERS = ("weights", "teacher", "path", "start")  # options that name files of the user's
 SIZES = (252, 240, 224)  # of images in pixels, which patches of most sizes fit into
 SHORT: dict[str, Any] = {
     "run": {"steps": 3, "batch_size": 8, "device": "cpu", "threads": 1, "precision": "float32"},
@@ -40,12 +53,13 @@ SHORT: dict[str, Any] = {
 
 
 class Subject:
-    """A plugin. options: tables for components that have options without a default, by "kind name", beside those of its example."""
+    """A plugin. options: tables for components that have options without a default, by "kind name", beside those of its example; or
+    what gives them."""
 
     kind = PLUGIN
 
-    def __init__(self, plugin: Plugin, options: Mapping[str, dict[str, Any]]):
-        self.options = options
+    def __init__(self, plugin: Plugin, options: Options):
+        self.given = options
         self.modules: list[ModuleType] = [toy]  # to be used beside what is installed
         if plugin.version == UNPACKAGED:
             self.modules.append(importlib.import_module(plugin.module))
@@ -63,6 +77,11 @@ class Subject:
         return Path(self._place.name)
 
     @cached_property
+    def options(self) -> Mapping[str, dict[str, Any]]:
+        """Tables for components, by "kind name"."""
+        return self.given() if callable(self.given) else self.given
+
+    @cached_property
     def parts(self) -> list["Part"]:
         """Its components."""
         return [Part(self, component) for component in self.plugin.components]
@@ -70,13 +89,18 @@ class Subject:
     @cached_property
     def folder(self) -> Path | None:
         """The package's own folder, where it is installed in place; None in a wheel."""
-        source = Path(inspect.getsourcefile(importlib.import_module(self.plugin.module)) or "").resolve()
-        folder = source.parents[self.plugin.module.count(".")]
-        told = folder / "pyproject.toml"
-        if not told.is_file():
+        source = inspect.getsourcefile(importlib.import_module(self.plugin.module))
+        if source is None:
             return None
-        name = tomli.loads(told.read_text("utf-8")).get("project", {}).get("name")
-        return folder if name == self.plugin.distribution else None
+        above = Path(source).resolve().parents[self.plugin.module.count(".") :]
+        for folder in above[: 1 + (above[0].name == "src")]:
+            told = folder / "pyproject.toml"
+            if (
+                told.is_file()
+                and tomli.loads(told.read_text("utf-8")).get("project", {}).get("name") == self.plugin.distribution
+            ):
+                return folder
+        return None
 
     def file(self, *names: str) -> Path:
         """The first of the files that is in that folder, or the first name. Skips where there is no folder."""
@@ -144,16 +168,24 @@ class Part:
     @cached_property
     def lacking(self) -> str:
         """Why nothing can be built of it by what is known here; "" where something can."""
+        if not isinstance(self.component, Component):
+            return ""
         try:
             options = self.chosen.options
             if not self.picked and self.kind == "dataset":
-                self.component.inspect(options)
+                self.component.inspect(options)  # type: ignore[attr-defined]
             if not self.picked and self.kind == "backbone":
                 patch_size(self.component, options)
+            if self.kind in RUN:
+                plan(self.config(), plugins=self.subject.modules, out=self.subject.place)
         except Skip as reason:
             return str(reason)
-        except UNREADABLE as error:
+        except ConfigError as error:
+            return f"no short run can be made of it{'' if self.picked else f', and {EXAMPLES[0]} does not pick it'}: {error}"
+        except (DataError, OSError) as error:
             return f"nothing can be built of its defaults, and {EXAMPLES[0]} does not pick it: {error}"
+        except Exception:  # whatever it is, its checks will meet and tell it
+            return ""
         return ""
 
     def config(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,15 +217,26 @@ class Part:
         if self.kind == "masking":
             return {"loss": {toy.NEIGHBOURS: {"view": self.component.view(self.chosen.options), "masked": True}}}
         if self.kind == "augmentation":
-            return {"loss": {toy.NEIGHBOURS: {"view": next(iter(self.component.views(self.chosen.options))).name}}}
+            view = next(iter(self.component.views(self.chosen.options)))
+            channels = len(self.component.preprocessing(self.chosen.options).mean)
+            data = replaced("data", {"name": toy.PLANES, "channels": channels}) if channels > 1 else {}
+            return {"loss": {toy.NEIGHBOURS: {"view": view.name}}, **data}
         return {}
 
 
 def filled(options: type) -> dict[str, Any]:
-    """The toy's components for slots that have no default."""
+    """The toy's components for slots that have no default; of several data sets the second is one of other images."""
     toys = {kind: toy.CONFIG[key] for key, (kind, _) in SLOTS.items() if key in toy.CONFIG}
     wanted = {f.name: f.metadata["slot"] for f in attrs.fields(options) if f.metadata.get("slot_default") is REQUIRED}
-    return {name: toys[kind] for name, kind in wanted.items() if kind in toys}
+    found = {name: toys[kind] for name, kind in wanted.items() if kind in toys}
+    for name in [name for name, kind in wanted.items() if kind == "dataset"][1:]:
+        found[name] = {**toys["dataset"], "split": "test"}
+    return found
+
+
+def not_the_users(error: ConfigError) -> list[Problem]:
+    """The problems that are not about files of the user's."""
+    return [problem for problem in error.problems if problem.key.rpartition(".")[2] not in USERS]
 
 
 def patch_size(component: Any, options: Any) -> int:
@@ -209,7 +252,7 @@ def replaced(key: str, table: dict[str, Any]) -> dict[str, Any]:
     return {key: {**dict.fromkeys(toy.CONFIG.get(key, {})), **table}}
 
 
-def find(name: str | ModuleType, options: Mapping[str, dict[str, Any]] | None = None) -> Subject:
+def find(name: str | ModuleType, options: Options | None = None) -> Subject:
     """The plugin of a name: its own, its package's (with or without "dinomx-"), or that of a module of declarations, installed or not.
     Raises PluginError where there is none."""
     registry = discover()
@@ -219,7 +262,9 @@ def find(name: str | ModuleType, options: Mapping[str, dict[str, Any]] | None = 
             return Subject(plugin, options or {})
     try:
         module = importlib.import_module(given)
-    except ImportError:
+    except Exception as error:
+        if not isinstance(error, ImportError) or (error.name != given.partition(".")[0] and error.name != given):
+            raise PluginError(f"{given} cannot be imported: {type(error).__name__}: {error}") from error
         known = ", ".join(plugin.name for plugin in registry.plugins)
         message = f'no plugin is called "{given}"; installed: {known}. Install yours with: pip install -e .'
         raise PluginError(message) from None

@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
         "name": "multicrop",
         "mean": [0.3],
         "std": [0.35],
-        "globals": {"count": 2, "size": 16, "area": [0.5, 1.0]},
+        "globals": {"count": 2, "size": 16, "area": [0.5, 1.0], "jitter": 0.0},
     },
     "optimizer": {"lr": 1e-3},
 }  # fmt: skip

@@ -34,7 +34,8 @@ class NeighbourLoss(Loss):
     def forward(self, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
         """Tokens of V * B images -> scalar."""
         ours, theirs = self.rows(outputs[self.student]), self.rows(outputs[self.teacher])
-        return LossResult(1 - F.cosine_similarity(ours, theirs.roll(1, 0), dim=-1).mean())
+        width = min(ours.shape[-1], theirs.shape[-1])  # the teacher may be another network
+        return LossResult(1 - F.cosine_similarity(ours[..., :width], theirs[..., :width].roll(1, 0), dim=-1).mean())
 
     def rows(self, tokens: Tokens) -> torch.Tensor:
         """Every token (images, T, D)."""

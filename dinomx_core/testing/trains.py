@@ -1,6 +1,8 @@
 """Checks of a plugin as a whole, by the runs of its example."""
 
 import math
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,9 @@ from dinomx_core.errors import ConfigError
 from dinomx_core.testing import toy
 from dinomx_core.testing.findings import PLUGIN, Skip, check
 from dinomx_core.testing.processes import group
-from dinomx_core.testing.runs import Cut, CutAt, left_by, of_rank, planned, rows, steps
-from dinomx_core.testing.subject import EXAMPLES, SHORT, Subject
+from dinomx_core.testing.runs import Cut, CutAt, left_by, of_rank, opened_by_transformers, planned, rows, steps
+from dinomx_core.testing.subject import EXAMPLES, SHORT, Subject, not_the_users
 from dinomx_core.training.build import build
-from dinomx_core.training.huggingface import no_progress_bars
 
 CHANNELS = (1, 3, 5)
 CLOSE = 1e-5  # relative: processes add up in another order
@@ -48,23 +49,22 @@ def example(subject: Subject) -> Iterator[str]:
     file = subject.file(*EXAMPLES)
     if not file.is_file():
         raise Skip(f"there is no {file}")
-    import transformers
-
     settings = ["run.steps=2", "run.name=example"]
     result = api.run(file, overrides=settings, plugins=subject.modules, out=subject.place, overwrite=True)
     yield from unsteady(rows(result.folder / "metrics.jsonl"))
     api.load(result.folder, plugins=subject.modules)
-    with no_progress_bars():
-        transformers.AutoModel.from_pretrained(result.export, local_files_only=True)
+    opened_by_transformers(result.export)
 
 
-@check(PLUGIN, "bf16", "compute in float32 what bf16 cannot hold: sums, logarithms, norms (`at_least_float32`)")
+@check(
+    PLUGIN, "bf16", "compute in float32 what bf16 cannot hold: sums, logarithms, norms (`at_least_float32`)", slow=True
+)
 def bf16(subject: Subject) -> Iterator[str]:
     """Two steps of example.toml with run.precision = "bf16" have finite numbers."""
     yield from unsteady(steps(build(planned(subject, short(subject, {"run": {"precision": "bf16"}}))), 2))
 
 
-@check(PLUGIN, "channels", "take the number of channels from what is handed over, and write none down")
+@check(PLUGIN, "channels", "take the number of channels from what is handed over, and write none down", slow=True)
 def channels(subject: Subject) -> Iterator[str]:
     """A step of example.toml works with images of 1, 3 and 5 channels."""
     config = short(subject)
@@ -80,7 +80,7 @@ def channels(subject: Subject) -> Iterator[str]:
         try:
             yield from unsteady(steps(build(planned(subject, config)), 1))
         except ConfigError as error:
-            yield f"{count} channels: {error}"
+            yield from (f"{count} channels: {problem}" for problem in not_the_users(error))
 
 
 @check(
@@ -140,7 +140,9 @@ def differences_of_two(subject: Subject, config: dict[str, Any], kind: str) -> I
     alone = {n: of_rank(toy.changed(config, {"run": {"accumulation": n}}), names, 2)[0] for n in (1, 2)}
     together = toy.changed(config, {"parallelism": {"name": kind, "processes": 2}})
     try:
-        (told, weights), (_, others) = group(2)("dinomx_core.testing.runs:of_rank", together, names, 2)
+        (told, weights), (_, others) = group(2)(
+            "dinomx_core.testing.runs:of_rank", together, names, 2, os.getcwd(), sys.path
+        )
     except (RuntimeError, TimeoutError) as error:
         yield f"two processes fail: {str(error).strip().splitlines()[-1]}"
         return

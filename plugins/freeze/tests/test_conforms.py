@@ -1,0 +1,5 @@
+"""The contracts."""
+
+from dinomx_core.testing import conformance
+
+test_conforms = conformance("dinomx-freeze")
