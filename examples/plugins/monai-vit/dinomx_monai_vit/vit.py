@@ -50,12 +50,12 @@ class MonaiBackbone(Backbone):
 
     layout = plugin.LAYOUT
     roles = plugin.LAYOUT.roles
-    can_shorten = True
 
     def __init__(self, options: "plugin.MonaiViT", shape: BackboneShape, image_size: int):
         super().__init__()
         self.options = attrs.evolve(options, image_size=options.image_size or image_size)
         self.width, self.patch_size, self.prefix = shape.width, shape.patch_size, shape.prefix
+        self.can_shorten = options.class_token  # without one an image's summary is made of all tokens
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
             self.model = ViT(
