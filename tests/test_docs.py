@@ -16,6 +16,7 @@ from dinomx_core.declare import components, hooks
 from dinomx_core.training import contracts
 from docs import plugin_api
 from docs.generate import CHECKING, PAGE, checks, page
+from tests.outside import findable
 
 TOP = Path(__file__).parents[1]
 PAGES = [
@@ -23,6 +24,7 @@ PAGES = [
     TOP / "CONTRIBUTING.md",
     *sorted((TOP / "docs").glob("*.md")),
     *sorted(TOP.glob("plugins/*/README.md")),
+    *sorted(TOP.glob("examples/plugins/**/README.md")),
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = set(re.findall(r"^(\w+):", (TOP / "Makefile").read_text(), re.MULTILINE))
@@ -110,7 +112,8 @@ def place(tmp_path, monkeypatch, small_dinov2):
     ):
         (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TOP), os.environ.get("PYTHONPATH", ""))))
+    paths = (str(TOP), findable(tmp_path / "outside"), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     return tmp_path
 
 
