@@ -1,9 +1,8 @@
 """Seconds of `dinomx --help` and `dinomx plugins` with 0, 10 and 50 plugins beside the core, and of `dinomx plan examples/quickstart.toml`:
 `python benchmarks/startup.py`.
 
-The plugins are packages written for this, each with a loss and its options, in the way that `dinomx plugin new` writes them; of those that are
-installed here only the core is looked at. All are run in turn, so that a busy machine is as busy for each; CPU seconds are those of the
-process itself.
+The plugins are packages written for this, each with a loss and its options, as `dinomx plugin new` writes them; of those that are installed
+here only the core is looked at. All are run in turn, so that a busy machine is as busy for each; CPU seconds are the process's own.
 """
 
 import os
