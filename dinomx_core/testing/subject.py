@@ -194,33 +194,33 @@ class Part:
             if self.kind == "evaluator":
                 base["evaluate"] = {self.label: self.subject.example[0]["evaluate"][self.label]}
             return toy.changed(base, *changes)
-        return toy.changed(toy.CONFIG, self.placed(), *changes)
+        return toy.changed(toy.CONFIG, *self.placed(), *changes)
 
-    def placed(self) -> dict[str, Any]:
-        """The tables that put it into a config."""
+    def placed(self) -> list[dict[str, Any]]:
+        """The changes that put it into the toy's config."""
         table, name = as_table(self.chosen), self.component.name
         if self.kind == "placement":
-            return {"augmentation": {"where": table}}
+            return [{"augmentation": {"where": table}}]
         if self.kind == "strategy" and name != SLOTS["teacher"][1]:
-            return {"strategies": [name], "strategy": {name: table}}
+            return [{"strategies": [name], "strategy": {name: table}}]
         for key, (kind, _) in SLOTS.items():
             if kind == self.kind:
-                return {**replaced(key, table), **self.beside()}
+                return [{key: None}, {key: table}, *self.beside()]
         for key, (kind, _) in LABELLED.items():
             if kind == self.kind:
-                return {key: {toy.NEIGHBOURS: None, name: table} if key == "loss" else {name: table}}
+                return [{key: None}, {key: {name: table}}]
         raise Skip(f"no config picks a {self.kind} by itself")
 
-    def beside(self) -> dict[str, Any]:
+    def beside(self) -> list[dict[str, Any]]:
         """What the toy loss has to know of a component that stands beside it."""
         if self.kind == "masking":
-            return {"loss": {toy.NEIGHBOURS: {"view": self.component.view(self.chosen.options), "masked": True}}}
+            return [{"loss": {toy.NEIGHBOURS: {"view": self.component.view(self.chosen.options), "masked": True}}}]
         if self.kind == "augmentation":
             view = next(iter(self.component.views(self.chosen.options)))
             channels = len(self.component.preprocessing(self.chosen.options).mean)
-            data = replaced("data", {"name": toy.PLANES, "channels": channels}) if channels > 1 else {}
-            return {"loss": {toy.NEIGHBOURS: {"view": view.name}}, **data}
-        return {}
+            data = [{"data": None}, {"data": {"name": toy.PLANES, "channels": channels}}] if channels > 1 else []
+            return [{"loss": {toy.NEIGHBOURS: {"view": view.name}}}, *data]
+        return []
 
 
 def filled(options: type) -> dict[str, Any]:
@@ -244,11 +244,6 @@ def patch_size(component: Any, options: Any) -> int:
         with contextlib.suppress(DataError):  # no multiple of its patches, perhaps
             return component.shape(options, 3, pixels).patch_size
     return component.shape(options, 3, SIZES[-1]).patch_size
-
-
-def replaced(key: str, table: dict[str, Any]) -> dict[str, Any]:
-    """A change that puts a table in the place of the toy's, none of whose keys stays."""
-    return {key: {**dict.fromkeys(toy.CONFIG.get(key, {})), **table}}
 
 
 def find(name: str | ModuleType, options: Options | None = None) -> Subject:
