@@ -33,7 +33,8 @@ format: install
 	$(BIN)/ruff format .
 
 docs: install
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
+	$(BIN)/dinomx plugins --write-registry registry.toml
 
 clean:
 	rm -rf $(VENV) runs

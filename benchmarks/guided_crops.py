@@ -1,6 +1,6 @@
 """Do label-guided crops help the model find objects? Guided against unguided, and against crops guided to boxes of other images.
 
-python benchmarks/guided_crops.py cutouts|nuclei [DATA] [--steps 200] [--seeds 3] [--arms unguided guided random] [--set A.B=VALUE …]
+python benchmarks/guided_crops.py cutouts|cortex [DATA] [--steps 150] [--seeds 3] [--arms unguided guided random] [--set A.B=VALUE …]
 
 DATA is the folder of `guided_data.py`. Every arm has the same steps, seeds and sizes of crops; labels are not seen when measuring. Prints
 means over the seeds and their standard deviations, before training and after; `guided` figures differ from `unguided` ones by what the
@@ -24,7 +24,6 @@ COLOUR = {"hue": 0.0, "grey": 0.0}  # objects are known by their colours, too
 def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, Any]:
     """One run."""
     rows = lambda part: {"name": "manifest", "path": str(data / f"{part}.csv"), "label": "label", "mask": "mask"}  # noqa: E731
-    grey = {"mean": [0.3], "std": [0.2]} if name == "nuclei" else {}
     images = rows("train")
     if arm == "random":
         plain = {key: value for key, value in images.items() if key != "mask"}
@@ -33,15 +32,15 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
         "recipe": "dinov1-small",
         "run": {
             "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps, "batch_size": 64, "seed": seed, "device": "cpu",
-            "precision": "bf16", "threads": given.threads,
+            "precision": "float32", "threads": given.threads,
         },
         "data": images,
-        "backbone": {"patch_size": 8},
+        "backbone": {"width": 96, "depth": 4, "heads": 3, "patch_size": 8},
+        "head": {"dino": {"prototypes": 1024}},
         "augmentation": {
             "globals": {"size": 64, "area": [0.4, 1.0], **COLOUR},
             "locals": {"size": 32, "area": [0.05, 0.25], **COLOUR},
             "resize": 64,
-            **grey,
             **({} if arm == "unguided" else {"where": GUIDE}),
         },
         "checkpoint": {"every": "100%", "keep_last": 1},
@@ -55,9 +54,9 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
 def main() -> None:
     """Parse, run, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "nuclei"))
+    parser.add_argument("name", choices=("cutouts", "cortex"))
     parser.add_argument("data", nargs="?", type=Path, default=Path("data"))
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--arms", nargs="+", default=["unguided", "guided", "random"])

@@ -1,12 +1,13 @@
-"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|nuclei [FOLDER] [--raw RAW]`.
+"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|cortex [FOLDER] [--raw RAW]`.
 
-cutouts   photo-like cut-outs (Debian package tuxpaint-stamps-default, GPL-2) on textures (images of the PyPI package scikit-image):
-          96 x 96 pixels, one object each; a quarter of the objects is in the test set only
-nuclei    places of 64 x 64 pixels in one fluorescence image of 512 x 512 with 183 nuclei (PyPI package stardist, BSD-3); the test set is
-          its right third
+cutouts   photo-like cut-outs (Debian package tuxpaint-stamps-default, GPL-2) on textures (images of the PyPI package scikit-image), 64 x
+          64 pixels: a food or a plant, which is marked, beside a building, a vehicle or a tool, which is not; a quarter of the objects is
+          in the test set only
+cortex    places of 64 x 64 pixels in one image of 1112 x 402 pixels of a slice of brain, three markers of neurons (PyPI package
+          ndev-sampledata, BSD-3); marked is where the first marker (CTIP2) is brightest; the test set is the image's right third
 
-RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/ and stardist/data/images/ of the others. Writes
-FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
+RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/ and ndev_sampledata/samples/ of the others.
+Writes FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
 """
 
 import argparse
@@ -15,38 +16,45 @@ import random
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
-SIDE, TRAIN, TEST = 96, 3000, 600
-SIZES = (0.3, 0.6)  # of an object's longer side, as a share of the image's
-KINDS = ("animals", "food", "town", "vehicles", "plants", "household")
+SIDE, TRAIN, TEST = 64, 3000, 600
+SIZES = (0.35, 0.5)  # of an object's longer side, as a share of the image's
+KINDS, OTHERS = ("food", "plants"), ("town", "vehicles", "household")  # marked, and beside it
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
-GREY, CONTRAST = (110, 110, 110), 0.4  # what textures are blended with, and how much is left of them
-TILE, SPLIT = 64, 340
+GREY, CONTRAST = (110, 110, 110), 0.8  # what textures are blended with, and how much is left of them
+SPLIT, COVERED = 270, (0.03, 0.3)  # first column of the test set; how much of a tile may be marked
 
 
 def cutouts(raw: Path, out: Path) -> None:
-    """Composites."""
+    """Composites: a thing of nature, which is marked, and one made by people, which is not."""
     rng = random.Random(0)
-    stamps = [
-        (kind, file)
-        for kind in KINDS
-        for file in sorted((raw / "stamps" / kind).rglob("*.png"))
-        if "cartoon" not in str(file)
-    ]
-    stamps = [(kind, file, picture) for kind, file in stamps if (picture := stamp(file)) is not None]
-    rng.shuffle(stamps)
+    found = {kinds: stamps(raw, kinds, rng) for kinds in (KINDS, OTHERS)}
     textures = [Image.open(raw / "skimage/data" / name).convert("RGB") for name in TEXTURES]
-    parts = {"test": stamps[: len(stamps) // 4], "train": stamps[len(stamps) // 4 :]}
-    print({name: len(found) for name, found in parts.items()}, "objects")
     for name, count in (("train", TRAIN), ("test", TEST)):
+        natural, made = (part(found[kinds], name) for kinds in (KINDS, OTHERS))
+        print(name, len(natural), "and", len(made), "objects")
         rows = []
         for number in range(count):
-            kind, file, picture = parts[name][number % len(parts[name])]
-            image, mask = composite(picture, rng.choice(textures), rng)
-            rows.append((*write(out, f"{name}{number:04}", image, mask), kind, file.stem))
+            kind, picture = natural[number % len(natural)]
+            image, mask = composite(picture, rng.choice(made)[1], rng.choice(textures), rng)
+            rows.append((*write(out, f"{name}{number:04}", image, mask), kind, name))
         table(out / f"{name}.csv", rows)
+
+
+def stamps(raw: Path, kinds: tuple[str, ...], rng: random.Random) -> list[tuple[str, Image.Image]]:
+    """Cut-outs of some kinds, mixed."""
+    files = [(kind, file) for kind in kinds for file in sorted((raw / "stamps" / kind).rglob("*.png"))]
+    found = [(kind, picture) for kind, file in files if "cartoon" not in str(file) and (picture := stamp(file))]
+    rng.shuffle(found)
+    return found
+
+
+def part(objects: list[tuple[str, Image.Image]], name: str) -> list[tuple[str, Image.Image]]:
+    """A quarter of the objects for the test set, the others for training."""
+    return objects[: len(objects) // 4] if name == "test" else objects[len(objects) // 4 :]
 
 
 def stamp(file: Path) -> Image.Image | None:
@@ -60,39 +68,57 @@ def stamp(file: Path) -> Image.Image | None:
     return picture.crop(box) if 0.15 < covered.mean() < 0.95 else None
 
 
-def composite(picture: Image.Image, texture: Image.Image, rng: random.Random) -> tuple[Image.Image, Image.Image]:
-    """An object on a pale piece of a texture, and its mask."""
+def composite(
+    marked: Image.Image, other: Image.Image, texture: Image.Image, rng: random.Random
+) -> tuple[Image.Image, Image.Image]:
+    """Two objects side by side, in any order, on a pale piece of a texture, and the mask of the one."""
     side = rng.randint(SIDE, min(texture.size))
     left, top = rng.randint(0, texture.width - side), rng.randint(0, texture.height - side)
     piece = texture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    image = Image.blend(Image.new("RGB", (SIDE, SIDE), GREY), piece, CONTRAST)
-    scale = SIDE * rng.uniform(*SIZES) / max(picture.size)
-    small = picture.resize(tuple(max(6, round(length * scale)) for length in picture.size), Image.Resampling.LANCZOS)
-    place = rng.randint(0, SIDE - small.width), rng.randint(0, SIDE - small.height)
-    image.paste(small, place, small)
-    mask = Image.new("L", (SIDE, SIDE))
-    mask.paste(small.getchannel("A").point(lambda value: int(value > 127)), place)
+    image, mask = Image.blend(Image.new("RGB", (SIDE, SIDE), GREY), piece, CONTRAST), Image.new("L", (SIDE, SIDE))
+    first = rng.randrange(2)
+    for number, picture in enumerate((marked, other)):
+        scale = SIDE * rng.uniform(*SIZES) / max(picture.size)
+        size = tuple(min(SIDE // 2, max(6, round(length * scale))) for length in picture.size)
+        small = picture.resize(size, Image.Resampling.LANCZOS)
+        across = (number + first) % 2 * (SIDE // 2)
+        place = across + rng.randint(0, SIDE // 2 - small.width), rng.randint(0, SIDE - small.height)
+        image.paste(small, place, small)
+        if picture is marked:
+            mask.paste(small.getchannel("A").point(lambda value: int(value > 127)), place)
     return image, mask
 
 
-def nuclei(raw: Path, out: Path) -> None:
-    """Places in the one image; the label is how much of a place nuclei cover: least, middle, most."""
-    rng = random.Random(0)
-    pixels = np.asarray(Image.open(raw / "stardist/data/images/img2d.tif")).astype(float)
-    marked = np.asarray(Image.open(raw / "stardist/data/images/mask2d.tif")) > 0
+def cortex(raw: Path, out: Path) -> None:
+    """Places in the one image of three markers of neurons; the nuclei that have most of the first one are marked."""
+    planes = tifffile.imread(raw / "ndev_sampledata/samples/neocortex-3Ch.tiff")
+    image = np.stack([grey(plane.astype(float)) for plane in planes], -1)
+    smooth = ndimage.gaussian_filter(planes[0].astype(float), 1.5)
+    places(out, image, smooth > np.percentile(smooth, 90))
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """uint8 between the 0.5th and the 99.5th percentile."""
     low, high = np.percentile(pixels, (0.5, 99.5))
-    grey = (np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    for name, count, (first, last) in (("train", TRAIN, (0, SPLIT)), ("test", TEST, (SPLIT, 512))):
+    return (np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def places(out: Path, image: np.ndarray, marked: np.ndarray) -> None:
+    """Tiles of an image (H, W, 3) of which some share is marked (H, W), the test set's from a column on; the label is how much of a tile is
+    marked: least, middle, most."""
+    rng = random.Random(0)
+    height, width = marked.shape
+    for name, count, (first, last) in (("train", TRAIN, (0, SPLIT)), ("test", TEST, (SPLIT, width))):
         found = []
         while len(found) < count:
-            top, left = rng.randint(0, 512 - TILE), rng.randint(first, last - TILE)
-            place = slice(top, top + TILE), slice(left, left + TILE)
-            if 0.02 < marked[place].mean() < 0.4:
-                found.append((grey[place], marked[place]))
+            top, left = rng.randint(0, height - SIDE), rng.randint(first, last - SIDE)
+            place = slice(top, top + SIDE), slice(left, left + SIDE)
+            if COVERED[0] < marked[place].mean() < COVERED[1]:
+                found.append((image[place], marked[place]))
         edges = np.quantile([mask.mean() for _, mask in found], (1 / 3, 2 / 3))
         rows = []
-        for number, (image, mask) in enumerate(found):
-            files = write(out, f"{name}{number:04}", Image.fromarray(image), Image.fromarray(mask.astype(np.uint8)))
+        for number, (pixels, mask) in enumerate(found):
+            files = write(out, f"{name}{number:04}", Image.fromarray(pixels), Image.fromarray(mask.astype(np.uint8)))
             rows.append((*files, ("least", "middle", "most")[int(np.searchsorted(edges, mask.mean()))], name))
         table(out / f"{name}.csv", rows)
 
@@ -124,11 +150,11 @@ def table(file: Path, rows: list[tuple[str, ...]]) -> None:
 def main() -> None:
     """Parse and make."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "nuclei"))
+    parser.add_argument("name", choices=("cutouts", "cortex"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("--raw", type=Path, default=Path("raw"))
     given = parser.parse_args()
-    {"cutouts": cutouts, "nuclei": nuclei}[given.name](given.raw, given.folder / given.name)
+    {"cutouts": cutouts, "cortex": cortex}[given.name](given.raw, given.folder / given.name)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from dinomx_core.declare.values import (
 from dinomx_core.errors import (
     ConfigError,
     DataError,
+    DinomxDeprecation,
     DinomxError,
     OtherChannels,
     OtherFamily,
@@ -80,6 +81,7 @@ __all__ = [
     "DataError",
     "DataInfo",
     "Dataset",
+    "DinomxDeprecation",
     "DinomxError",
     "Division",
     "Draft",

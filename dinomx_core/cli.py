@@ -10,6 +10,7 @@ import typer
 
 from dinomx_core.arguments import AsJson, Config, Out, Settings
 from dinomx_core.cli_data import data, init
+from dinomx_core.cli_doctor import doctor
 from dinomx_core.cli_eval import evaluate
 from dinomx_core.cli_plugin import plugin
 from dinomx_core.cli_plugins import Commands
@@ -33,6 +34,7 @@ app.command()(init)
 app.command("eval")(evaluate)
 app.command()(sweep)
 app.command()(compare)
+app.command()(doctor)
 
 
 @app.callback()
@@ -193,12 +195,26 @@ def embed(
 
 
 @app.command()
-def plugins(json_: AsJson = False) -> None:
+def plugins(
+    json_: AsJson = False,
+    write_registry: Annotated[
+        Path | None,
+        typer.Option("--write-registry", metavar="FILE", help="Write what installed packages declare, as a registry"),
+    ] = None,
+) -> None:
     """List plugins and their components: installed, broken, and available."""
     from dinomx_core.declare.discover import discover
-    from dinomx_core.declare.listing import as_json, as_text
+    from dinomx_core.declare.listing import as_json, as_registry, as_text
 
     registry = discover()
+    if write_registry:
+        try:
+            write_registry.write_text(as_registry(registry), "utf-8")
+        except OSError as error:
+            message = f"{write_registry} cannot be written: {error.strerror}"
+            raise ConfigError([Problem(message, "--write-registry")]) from None
+        typer.echo(f"wrote        {write_registry}")
+        return
     typer.echo(json.dumps(as_json(registry), indent=1) if json_ else as_text(registry))
 
 

@@ -38,6 +38,10 @@ class PluginError(DinomxError):
     exit_code = 2
 
 
+class DinomxDeprecation(DeprecationWarning):
+    """Something of the plugin API that will go, and what to use instead; told once, with the plugin that uses it."""
+
+
 class DataError(DinomxError):
     """Data that cannot be read or used as the config asks; `key` is the option that names them, where one does."""
 

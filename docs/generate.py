@@ -1,5 +1,5 @@
-"""Write docs/config.md from the attrs classes, and the end of docs/checking-a-plugin.md from the checks: `python docs/generate.py`.
-A test fails when a page is not up to date."""
+"""Write docs/config.md, docs/plugin-api.md and the end of docs/checking-a-plugin.md from the code: `python -m docs.generate`. A test fails
+when a page is not up to date."""
 
 import inspect
 import types
@@ -14,6 +14,7 @@ from dinomx_core.declare.components import KINDS, Command, EvaluatorFrame, LossF
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
+from docs import plugin_api
 
 PAGE = Path(__file__).parent / "config.md"
 CHECKING = Path(__file__).parent / "checking-a-plugin.md"
@@ -101,7 +102,10 @@ def rows(cls: type) -> Iterator[str]:
     yield "|---|---|---|---|"
     for field in attrs.fields(attrs.resolve_types(cls)):
         kind = f"a {field.metadata['slot']} table" if field.type in (Chosen, Chosen | None) else words(field.type)
-        yield f"| `{field.name}` | {kind} | {default(field)} | {field.metadata.get('doc', '')} |".replace("|  |", "| |")
+        gone = f" (deprecated: {remedy})" if (remedy := field.metadata.get("deprecated")) else ""
+        yield f"| `{field.name}` | {kind} | {default(field)} | {field.metadata.get('doc', '')}{gone} |".replace(
+            "|  |", "| |"
+        )
         nested += [a for a in (field.type, *typing.get_args(field.type)) if attrs.has(a) and a not in (*WORDS, Chosen)]
     for inner in dict.fromkeys(nested):
         yield ""
@@ -173,4 +177,5 @@ def checks() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    PAGE.with_name("plugin-api.md").write_text(plugin_api.page(), "utf-8")
     CHECKING.write_text(checks(), "utf-8")

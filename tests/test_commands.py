@@ -82,7 +82,7 @@ def test_two_packages_with_one_command_are_both_named_when_it_is_called(site):
     write("one")
     write("two")
     done = call("work", "a.png")
-    told = 'error: command "work" is declared by dinomx-one (dinomx_one) and dinomx-two (dinomx_two); uninstall one of them\n'
+    told = 'error: command "work" is declared by dinomx-one (dinomx_one) and dinomx-two (dinomx_two); uninstall one of them: pip uninstall dinomx-two\n'
     assert (done.returncode, done.stderr) == (2, told)
     assert call("--help").stdout.count("Work on files.") == 1
 
@@ -99,7 +99,7 @@ def test_a_command_that_cannot_be_imported_says_so(site):
     write, call = site
     write("bad", work="import not_there")
     done = call("work")
-    told = "error: command \"work\": cannot load dinomx_bad_work:work: No module named 'not_there'\n"
+    told = 'error: command "work" of dinomx-bad: needs the package "not_there"; install that, or remove the plugin: pip uninstall dinomx-bad\n'
     assert (done.returncode, done.stderr) == (2, told)
 
 

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomx_core.declare import components, hooks
+from dinomx_core.training import contracts
+from docs import plugin_api
 from docs.generate import CHECKING, PAGE, checks, page
+from tests.outside import findable
 
 TOP = Path(__file__).parents[1]
 PAGES = [
@@ -20,6 +24,7 @@ PAGES = [
     TOP / "CONTRIBUTING.md",
     *sorted((TOP / "docs").glob("*.md")),
     *sorted(TOP.glob("plugins/*/README.md")),
+    *sorted(TOP.glob("examples/plugins/**/README.md")),
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = set(re.findall(r"^(\w+):", (TOP / "Makefile").read_text(), re.MULTILINE))
@@ -107,7 +112,8 @@ def place(tmp_path, monkeypatch, small_dinov2):
     ):
         (tmp_path / name).write_text(next(text for text in texts if mark in text))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TOP), os.environ.get("PYTHONPATH", ""))))
+    paths = (str(TOP), findable(tmp_path / "outside"), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     return tmp_path
 
 
@@ -211,6 +217,28 @@ def test_every_python_block_runs(place, text, request):
 
 def test_the_config_reference_is_up_to_date():
     assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_the_plugin_reference_is_up_to_date():
+    assert PAGE.with_name("plugin-api.md").read_text() == plugin_api.page(), "run `make docs`"
+
+
+def test_the_plugin_reference_cannot_be_made_where_a_text_is_missing(monkeypatch):
+    monkeypatch.setattr(hooks, "dinomx_losses", lambda: ())
+    with pytest.raises(plugin_api.Missing, match="dinomx_losses has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(contracts.Loss, "__doc__", None)
+    with pytest.raises(plugin_api.Missing, match="Loss has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(contracts.Strategy.merge, "__doc__", None)
+    with pytest.raises(plugin_api.Missing, match="Strategy.merge has no docstring"):
+        plugin_api.page()
+    monkeypatch.undo()
+    monkeypatch.setattr(components.Loss, "__doc__", "Built as `build(options, context)` -> `training.contracts.Wish`.")
+    with pytest.raises(plugin_api.Missing, match="Loss is built as training.contracts.Wish, which is not there"):
+        plugin_api.page()
 
 
 def test_the_page_on_checks_is_up_to_date():

@@ -1,6 +1,7 @@
 """What the processes of tests do, and one process alone."""
 
 import time
+from importlib import import_module
 
 from dinomx_core import api
 from dinomx_core.progress import Silent
@@ -10,12 +11,12 @@ from dinomx_core.training.build import build
 from tests.fixtures import stream_of
 
 
-def train(config, count):
+def train(config, count, *names):
     """Train freshly built parts for some steps: the rows, the student's and teacher's whole weights, and how many numbers of the
-    student and its moments this process holds."""
+    student and its moments this process holds. names: modules of further declarations."""
     from dinomx_core.training.loop import train_step
 
-    parts = build(api.plan(config, plugins=[planes]))
+    parts = build(api.plan(config, plugins=[planes, *map(import_module, names)]))
     stream = stream_of(parts)
     rows = [train_step(parts, stream, step)[0] for step in range(count)]
     part = parts.parallelism.part

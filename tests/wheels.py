@@ -47,6 +47,21 @@ class Environment:
             subprocess.run([*pip, *offline, *map(str, what)], capture_output=True, text=True, env=self.variables())
         )
 
+    def would_install(self, *what: str) -> list[str]:
+        """What pip would bring along, with everything that these packages need."""
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(self.bin / "python"),
+            "--disable-pip-version-check",
+            "install",
+        ]
+        offline = ["--dry-run", "--no-index", "--find-links", str(self.wheels)]
+        said = done(subprocess.run([*pip, *offline, *what], capture_output=True, text=True, env=self.variables()))
+        return next(line for line in said.splitlines() if line.startswith("Would install")).split()[2:]
+
     def run(self, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of this environment."""
         words = list(map(str, command))
@@ -62,6 +77,11 @@ class Environment:
             "PATH": f"{self.bin}{os.pathsep}{kept['PATH']}",
             "HF_HUB_OFFLINE": "1",
         }
+
+
+def purelib(environment: Environment) -> Path:
+    """Where an environment's packages lie."""
+    return Path(done(environment.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")).strip())
 
 
 def done(result: subprocess.CompletedProcess[str]) -> str:
@@ -95,7 +115,7 @@ def environment(tmp_path, wheels) -> Environment:
     """An environment without this project."""
     made = Environment(tmp_path / "venv", wheels)
     done(subprocess.run([sys.executable, "-m", "venv", "--without-pip", made.root], capture_output=True, text=True))
-    there = Path(done(made.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")).strip())
+    there = purelib(made)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(OURS):
             (there / entry.name).symlink_to(entry)

@@ -28,7 +28,8 @@ Check = Callable[[Any, Draft], Iterable[tuple[str, str]]]
 
 @attrs.frozen
 class Component:
-    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built."""
+    """A named part that a config can pick. `build` is "module:attribute", imported only when the part is built. `deprecated`: what
+    to use instead, where it will go. `package`: the distribution that declares it, put in when it is found; "" for the core's."""
 
     kind: ClassVar[str]
     frame: ClassVar[type | None] = None
@@ -36,6 +37,8 @@ class Component:
     options: type
     build: str
     check: Check | None = attrs.field(default=None, kw_only=True)
+    deprecated: str = attrs.field(default="", kw_only=True, repr=False)
+    package: str = attrs.field(default="", kw_only=True, repr=False)
 
     @property
     def summary(self) -> str:
@@ -262,6 +265,7 @@ OWN_COMMANDS = (
     "compare",
     "convert",
     "data",
+    "doctor",
     "embed",
     "eval",
     "export",
@@ -289,6 +293,7 @@ class Command:
     name: str = attrs.field(validator=not_our_own)
     build: str
     summary: str
+    package: str = attrs.field(default="", kw_only=True, repr=False)
 
 
 Declared = Component | Recipe | Command

@@ -68,7 +68,7 @@ def dinomx_strategies() -> Iterable[c.Strategy]:  # type: ignore[empty-body]
 
 @hookspec
 def dinomx_parallelisms() -> Iterable[c.Parallelism]:  # type: ignore[empty-body]
-    """Yield parallelisms, e.g. `yield Parallelism("single", Single, "…:SingleProcess", processes=lambda options: 1)`."""
+    """Yield parallelisms, e.g. `yield Parallelism("ddp", Ddp, "dinomx_core.builtin.ddp:DataParallel", divide=divide_ddp)`."""
 
 
 @hookspec

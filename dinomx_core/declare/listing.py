@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.catalogue import Available, written
+from dinomx_core.declare.discover import OWN, Registry
 
 
 def as_json(registry: Registry) -> dict[str, Any]:
@@ -16,6 +17,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
                 "package": plugin.distribution,
                 "version": plugin.version,
                 "error": plugin.error or None,
+                "notes": list(plugin.notes),
                 "components": [{"kind": c.kind, "name": c.name, "summary": c.summary} for c in plugin.components],
             }
             for plugin in registry.plugins
@@ -25,6 +27,7 @@ def as_json(registry: Registry) -> dict[str, Any]:
             for a in registry.available
             if (a.kind, a.name) not in installed and a.package not in packages
         ],
+        "faults": list(registry.faults),
     }
 
 
@@ -36,9 +39,20 @@ def as_text(registry: Registry) -> str:
         lines.append(f"{plugin['name']}  ({plugin['package']} {plugin['version']})")
         if plugin["error"]:
             lines.append(f"  BROKEN: {plugin['error']}")
+        lines += [f"  note: {note}" for note in plugin["notes"]]
         lines += [f"  {c['kind']:<13} {c['name']:<16} {c['summary']}" for c in plugin["components"]]
     if told["available"]:
         lines.append("")
         lines.append("Available")
         lines += [f"  {a['kind']:<13} {a['name']:<16} {a['install']:<32} {a['summary']}" for a in told["available"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"warning: {fault}" for fault in told["faults"])])
+
+
+def as_registry(registry: Registry) -> str:
+    """A `registry.toml` of what installed packages declare, without the core's."""
+    return written(
+        Available(plugin.distribution, component.kind, component.name, component.summary)
+        for plugin in registry.plugins
+        if plugin.distribution != OWN
+        for component in plugin.components
+    )

@@ -149,13 +149,15 @@ class Chosen:
     frame: Any = None
 
 
-def option(default: Any = attrs.NOTHING, doc: str = "", *, check: Callable[..., Any] | None = None) -> Any:
+def option(
+    default: Any = attrs.NOTHING, doc: str = "", *, check: Callable[..., Any] | None = None, deprecated: str = ""
+) -> Any:
     """A documented field of an options class.
 
     `doc` goes into the generated reference; `check` is an attrs validator such as `attrs.validators.gt(0)`, run when the
-    config is read so that a bad value is reported with its file and line.
+    config is read so that a bad value is reported with its file and line; `deprecated` says what to use instead, where it will go.
     """
-    metadata = {"doc": doc}
+    metadata = {"doc": doc, "deprecated": deprecated}
     if isinstance(default, Schedule):
         return attrs.field(default=default, metadata=metadata, validator=check, converter=as_schedule)
     if isinstance(default, Length):

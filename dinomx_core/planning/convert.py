@@ -17,6 +17,7 @@ from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.words import instead, written
 
 ATTRS_BOUND = re.compile(r"^'[^']*' must be (.*): (.*)$")  # how attrs words a bound
 
@@ -196,7 +197,8 @@ def _schedule(converter: cattrs.Converter, value: Any, default: Any) -> Schedule
 def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: Any, label: str, default: Any) -> Chosen:
     """Read a table that picks a component: `name`, the options common to its kind, and the component's own."""
     if not isinstance(table, dict):
-        raise ValueError(f"expected a table, got {show(table)}")
+        remedy = f"; write {{ name = {show(table)} }}" if table in registry.names(kind) else ""
+        raise ValueError(f"expected a table, got {show(table)}{remedy}")
     name = table.get("name", default)
     if not isinstance(name, str):
         if "name" in table:
@@ -205,7 +207,9 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
     try:
         component = registry.find(kind, name)
     except PluginError as error:
-        raise AtKey("name" if "name" in table else "", str(error)) from None
+        elsewhere = "" if "did you mean" in str(error) or name in registry.names(kind) else written(registry, name)
+        remedy = f"; write {elsewhere}" if elsewhere else ""
+        raise AtKey("name" if "name" in table else "", f"{error}{remedy}") from None
     common = [f.name for f in attrs.fields(component.frame)] if component.frame else []
     rest = {key: value for key, value in table.items() if key != "name" and key not in common}
     parts: list[Any] = []
@@ -252,7 +256,11 @@ def problems_of(error: BaseException, path: Path_, document: Document) -> list[P
         return [p for inner in error.exceptions for p in problems_of(inner, path, document)]
     if isinstance(error, UnknownKeys):
         return [
-            Problem(f"unknown key{suggestion(key, error.known)}", ".".join((*path, key)), document.place((*path, key)))
+            Problem(
+                f"unknown key{instead(key, path) or suggestion(key, error.known)}",
+                ".".join((*path, key)),
+                document.place((*path, key)),
+            )
             for key in error.keys
         ]
     if isinstance(error, AtKey):

@@ -23,6 +23,7 @@ from dinomx_core.declare.facts import (
 from dinomx_core.declare.values import Size
 from dinomx_core.planning.cost import Batch, Cost, estimate
 from dinomx_core.planning.origin import Origin
+from dinomx_core.planning.precision import cpu_has_bf16
 from dinomx_core.planning.schedule import Curve
 from dinomx_core.planning.spec import RunOptions, RunSpec
 from dinomx_core.planning.trained import Trains
@@ -41,6 +42,7 @@ class Env:
     versions: dict[str, str]
     world: World | None = None  # the processes that were started, where this is one of several
     gpus: int = 0
+    bf16: bool | None = None  # whether the CPU has units for it
 
     @classmethod
     def here(cls) -> "Env":
@@ -60,7 +62,8 @@ class Env:
             cores = os.cpu_count() or 1
         gpus = count_gpus() if gpu else 0
         kind = "cuda" if gpu else "mps" if apple else "cpu"
-        return cls(kind, cores, platform.python_version(), versions, started(os.environ), gpus)
+        python = platform.python_version()
+        return cls(kind, cores, python, versions, started(os.environ), gpus, cpu_has_bf16())
 
 
 def count_gpus() -> int:

@@ -9,20 +9,17 @@ from typing import Any
 import attrs
 
 from dinomx_core.declare.discover import Registry
-from dinomx_core.declare.facts import (
-    BackboneShape,
-    DataInfo,
-    Draft,
-    Preprocessing,
-)
+from dinomx_core.declare.facts import BackboneShape, DataInfo, Draft, Preprocessing
 from dinomx_core.declare.reading import Sampled
 from dinomx_core.declare.values import Chosen, Length, Schedule
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError
 from dinomx_core.planning.best import check_best
 from dinomx_core.planning.cost import Batch
+from dinomx_core.planning.deprecated import deprecated
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.parallel import world_size_of
 from dinomx_core.planning.plan import Env, Plan, Source, Value
+from dinomx_core.planning.precision import slow
 from dinomx_core.planning.report import Report
 from dinomx_core.planning.schedule import Curve, resolve
 from dinomx_core.planning.seeds import seed_of
@@ -257,8 +254,8 @@ class _Planner:
         if self.report.problems or shape is None or trains is None:
             raise ConfigError(list(dict.fromkeys(self.report.problems)))
         heads = {label: head.component.shape(head.options, shape.width) for label, head in spec.heads.items()}
-        if run.precision == "fp16" and device == "cpu":
-            self.warnings.append("run.precision: fp16 is slow on most CPUs; bf16 needs no loss scaling")
+        self.warnings.extend(deprecated(spec, self.document, self.registry))
+        self.warnings.extend(slow(run.precision, device, self.env.bf16))
         start = str(self.before.run_dir) if self.before else os.path.expanduser(run.start)
         seed = seed_of(run.seed, "stage", self.stage) if self.stage else run.seed
         return Plan(

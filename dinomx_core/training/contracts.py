@@ -35,10 +35,12 @@ class Dataset(ABC):
     """Images by number. Reading is stateless, so that any worker may read any image."""
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many images there are: as many as the declaration's `inspect` counts."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Item: ...
+    def __getitem__(self, index: int) -> Item:
+        """An image from 0 on, the same at every call. Raises DataError, naming it, where it cannot be read."""
 
 
 class Intensity(ABC):

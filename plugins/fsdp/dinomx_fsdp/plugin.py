@@ -1,6 +1,7 @@
 """Declarations: fully sharded data parallelism."""
 
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Literal
 
 import attrs
@@ -9,6 +10,7 @@ from dinomx_core import Division, Draft, Load, Parallelism, Processes, hookimpl,
 
 Number = Literal["float32", "bf16"]
 BYTES = {"float32": 4, "bf16": 2}
+OLDEST = (2, 13)  # version of torch whose FSDP2 this was written against
 
 
 @attrs.frozen
@@ -38,7 +40,11 @@ def divide_fsdp(options: Fsdp, load: Load) -> Division:
 
 
 def check_fsdp(options: Fsdp, draft: Draft) -> Iterator[tuple[str, str]]:
-    """Offloading is from a GPU."""
+    """Offloading is from a GPU; the torch that is there is new enough, which installing leaves to the user, since it may be a CUDA one."""
+    version = metadata.version("torch")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        yield "", f'needs torch {oldest} or newer, and this is {version}; upgrade torch, or take "ddp"'
     if options.offload and draft.device != "cuda":
         yield "offload", "there is no GPU whose memory it could save; leave it out"
 

@@ -57,7 +57,7 @@ class FullyShard(ManyProcesses):
     def wrap(self, objective: Objective, beside: Sequence[Network]) -> nn.Module:
         """Blocks, heads, what else a backbone has, and losses with parameters are a unit each."""
         student = objective.networks["student"]
-        networks = [*objective.networks.values(), *beside]
+        networks = list(dict.fromkeys([*objective.networks.values(), *beside]))  # a student may be its own teacher
         everything = nn.ModuleList([objective, *beside])
         values = {**dict(everything.named_parameters()), **dict(everything.named_buffers())}
         loans = [

@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from dinomx_core import Load, api
+from dinomx_core import ConfigError, Load, api
 from dinomx_core.training.build import build
+from dinomx_fsdp import plugin
 from dinomx_fsdp.plugin import Fsdp, divide_fsdp
 from tests import mixes
 
@@ -27,6 +28,15 @@ def test_weights_that_are_kept_are_sent_once_and_held_whole():
     found = divide_fsdp(Fsdp(reshard=False, weights="bf16"), LOAD)
     assert found.passing == 2 * 1000 + 2 * 4 * 100
     assert found.sent == ((1000 + 1000) * 2 + 1000 * 4) * 3 / 4
+
+
+def test_an_older_torch_is_refused_when_a_run_wants_it(toy, monkeypatch):
+    monkeypatch.setattr(plugin.metadata, "version", lambda name: "2.9.0+cu128")
+    with pytest.raises(
+        ConfigError,
+        match=r'parallelism: needs torch 2.13 or newer, and this is 2.9.0\+cu128; upgrade torch, or take "ddp"',
+    ):
+        api.plan(toy(parallelism={"name": "fsdp"}))
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""What is wrong with a plugin, in one line that ends with what to do; and functions of declarations that say whose they are."""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+import attrs
+
+from dinomx_core.errors import UNREADABLE, DinomxError, PluginError
+
+OURS = (str(Path(__file__).parents[1]), importlib.__file__, "<")  # beginnings of files that are not a plugin's
+
+
+def cause(error: BaseException) -> str:
+    """An error's kind and text, and the line of a plugin's that led to it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + place
+
+
+def authors(package: str) -> str:
+    """The remedy for what only a plugin's author can mend."""
+    return f"tell the author of {package}, or remove it: pip uninstall {package}"
+
+
+def not_imported(module: str, package: str, error: BaseException) -> str:
+    """Why a plugin's module cannot be imported."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return f"cannot import {module}: {cause(error)}; {authors(package)}"
+    if module == error.name or module.startswith(f"{error.name}."):
+        return f"there is no module {module}; install it again, or remove it: pip uninstall {package}"
+    return f'needs the package "{error.name}"; install that, or remove the plugin: pip uninstall {package}'
+
+
+@attrs.frozen
+class Guarded:
+    """A function of a declaration; what it raises that is no message for users names the component and its package."""
+
+    function: Callable[..., Any]
+    what: str
+    package: str
+
+    def __call__(self, *given: Any) -> Any:
+        """The function's result; what a generator yields, as a list. Raises PluginError."""
+        try:
+            result = self.function(*given)
+            return list(result) if isinstance(result, GeneratorType) else result
+        except (DinomxError, *UNREADABLE):
+            raise
+        except Exception as error:
+            raise PluginError(f"{self.what} failed: {cause(error)}; {authors(self.package)}") from error
+
+
+def guarded(component: Any, package: str) -> Any:
+    """A declaration whose functions name it and its package when they fail, and which knows its package."""
+    changes: dict[str, Any] = {"package": package} if hasattr(component, "package") else {}  # a recipe is no code
+    for field in attrs.fields(type(component)):
+        value = getattr(component, field.name)
+        if callable(value) and not isinstance(value, type):
+            what = f'{component.kind} "{component.name}" of {package}: its function `{field.name}`'
+            changes[field.name] = Guarded(value, what, package)
+    return attrs.evolve(component, **changes)

@@ -1,0 +1,154 @@
+"""Ways in which a plugin can be wrong: each has one plain message with package and remedy, and stops no run that does not need it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dinomx_core import PluginError, api
+from dinomx_core.declare.discover import discover
+from dinomx_core.declare.listing import as_text
+from tests.distributions import LOSS
+from tests.fixtures import in_table
+
+BARE = "from dinomx_core import hookimpl\n@hookimpl\n"
+AUTHOR = "; tell the author of dinomx-bad, or remove it: pip uninstall dinomx-bad"
+AGAIN = "; install it again, or remove it: pip uninstall dinomx-bad"
+HOOK = "dinomx_losses()"
+
+BROKEN = {
+    "needs a package": ("import not_there", 'needs the package "not_there"; install that, or remove the plugin: pip uninstall dinomx-bad'),
+    "needs a part of a package": ("import numpy.not_there", 'needs the package "numpy.not_there"; install that, or remove the plugin: pip uninstall dinomx-bad'),
+    "has no files": (None, "there is no module dinomx_bad" + AGAIN),
+    "fails at import": ("x = 1\n1 / 0", "cannot import dinomx_bad: ZeroDivisionError: division by zero ({place}:2)" + AUTHOR),
+    "exits at import": ("import sys; sys.exit('no licence')", "cannot import dinomx_bad: SystemExit: no licence ({place}:1)" + AUTHOR),
+    "is no Python": ("def :", "cannot import dinomx_bad: SyntaxError: invalid syntax (dinomx_bad.py, line 1)" + AUTHOR),
+    "wants what the core has not": ("from dinomx_core import Wish", "cannot import dinomx_bad: ImportError: cannot import name 'Wish' from 'dinomx_core' ({core}) ({place}:1)" + AUTHOR),
+    "misspells a hook": (LOSS.replace("dinomx_losses", "dinomx_loses"), '"dinomx_loses" is not a hook (did you mean "dinomx_losses"?)' + AUTHOR),
+    "has a hook that nobody knows": (LOSS.replace("dinomx_losses", "dinomx_quantum"), '"dinomx_quantum" is not a hook' + AUTHOR),
+    "has a hook with an argument": (LOSS.replace("dinomx_losses()", "dinomx_losses(config)"), HOOK + " takes arguments (config), and hooks have none" + AUTHOR),
+    "has a hook with a default": (LOSS.replace("dinomx_losses()", "dinomx_losses(a=1, *b)"), HOOK + " takes arguments (a, b), and hooks have none" + AUTHOR),
+    "is too old": (LOSS + "\nDINOMX_API = 0\n", "it is made for version 0 of the plugin API, and this is 1; pip install --upgrade dinomx-bad"),
+    "is too new": (LOSS + "\nDINOMX_API = 2\n", "it is made for version 2 of the plugin API, and this is 1; pip install --upgrade dinomx"),
+    "has a version that is none": (LOSS + "\nDINOMX_API = '1'\n", "it is made for version '1' of the plugin API, and this is 1; pip install --upgrade dinomx-bad"),
+    "declares nothing": ("x = 1", "it declares nothing: no function of its module is marked with @hookimpl" + AUTHOR),
+    "returns nothing": (BARE + "def dinomx_losses(): pass", HOOK + " raised TypeError: 'NoneType' object is not iterable" + AUTHOR),
+    "yields nothing": (BARE + "def dinomx_losses():\n    yield from ()", "it declares nothing: no function of its module is marked with @hookimpl" + AUTHOR),
+    "yields a number": (BARE + "def dinomx_losses():\n    yield 3", HOOK + ": it yielded 3, which does not belong there" + AUTHOR),
+    "returns one": (LOSS.replace("    yield Loss", "    return Loss"), HOOK + " raised TypeError: 'Loss' object is not iterable" + AUTHOR),
+    "yields it in another hook": (LOSS.replace("dinomx_losses", "dinomx_heads"), "dinomx_heads(): it yielded Loss(name='spread',"),
+    "yields a class": (LOSS.replace('Loss("spread", Spread,', "Loss #"), HOOK + ": it yielded <class 'dinomx_core.declare.components.Loss'>, which does not belong there" + AUTHOR),
+    "raises half-way": (LOSS + "    raise OSError('half-way')\n", HOOK + " raised OSError: half-way ({place}:13)" + AUTHOR),
+    "is asynchronous": (BARE + "async def dinomx_losses():\n    yield 3", HOOK + " raised TypeError: 'async_generator' object is not iterable" + AUTHOR),
+    "has options that are not attrs": (LOSS.replace("@attrs.frozen", ""), HOOK + ": the options of the loss \"spread\" are not an attrs class: <class 'dinomx_bad.Spread'>" + AUTHOR),
+    "has options that are no class": (LOSS.replace('"spread", Spread', '"spread", Spread()'), HOOK + ': the options of the loss "spread" are not an attrs class: Spread(margin=1.0)' + AUTHOR),
+    "has an option of no type": (LOSS.replace("margin: float", "margin: 'Nowhere'"), HOOK + " raised NameError: name 'Nowhere' is not defined"),
+    "has no name": (LOSS.replace('Loss("spread"', "Loss(None"), HOOK + ": the name None of a loss is not one of letters, digits, '-', '_' and '.'" + AUTHOR),
+    "has a name with a space": (LOSS.replace('Loss("spread"', 'Loss("my loss"'), HOOK + ": the name 'my loss' of a loss is not one of letters, digits, '-', '_' and '.'" + AUTHOR),
+    "leaves something out": (LOSS.replace(", requests=lambda options: [Request(\"student\", \"global\")]", ""), HOOK + " raised TypeError: Loss.__init__() missing 1 required keyword-only argument: 'requests' ({place}:12)" + AUTHOR),
+    "has a build path that is none": (LOSS.replace("dinomx_bad_loss:Spread", "dinomx_bad_loss.Spread"), HOOK + ": the build path of the loss \"spread\" is not \"module:attribute\": 'dinomx_bad_loss.Spread'" + AUTHOR),
+    "has a class for a build path": (LOSS.replace('"dinomx_bad_loss:Spread"', "Spread"), HOOK + ": the build path of the loss \"spread\" is not \"module:attribute\": <class 'dinomx_bad.Spread'>" + AUTHOR),
+    "yields it twice": (LOSS + LOSS[LOSS.index("    yield") :], HOOK + ': it yielded the loss "spread" twice' + AUTHOR),
+    "takes a name of the core's": (LOSS.replace("Loss(", "Dataset(").replace("Loss,", "Dataset,").replace("dinomx_losses", "dinomx_datasets").replace('"spread"', '"digits"').replace("requests=lambda options: []", "inspect=len").replace("requests=lambda options: [Request(\"student\", \"global\")]", "inspect=len"), "dinomx_datasets(): the dataset \"digits\" is one of the core's, whose names nobody else may take" + AUTHOR),
+    "takes a command of the core's": (BARE + "def dinomx_commands():\n    from dinomx_core import Command\n    yield Command('run', 'a:b', 'mine')", "dinomx_commands() raised ValueError: "),
+}  # fmt: skip
+
+
+def error_of(registry, name):
+    return next(p.error for p in registry.plugins if p.name == name)
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_a_broken_plugin_is_named_with_its_cause_and_remedy(install, tmp_path, way):
+    import dinomx_core
+
+    code, expected = BROKEN[way]
+    expected = expected.replace("{place}", str(tmp_path / "dinomx_bad.py")).replace("{core}", dinomx_core.__file__)
+    install("bad", code)
+    registry = discover()
+    said = error_of(registry, "bad")
+    assert said == expected or (said.startswith(expected) and said.endswith(AUTHOR))
+    assert registry.find("loss", "dino").name == "dino"
+    assert f"(dinomx-bad 1.2)\n  BROKEN: {expected}" in as_text(registry)
+    assert api.discover is not None
+
+
+def test_all_of_them_together_stop_no_run(install, toy, capsys):
+    for number, (code, _) in enumerate(BROKEN.values()):
+        install(f"bad{number}", code and code.replace("dinomx_bad", f"dinomx_bad{number}"))
+    assert len(BROKEN) >= 30
+    assert len([plugin for plugin in discover().plugins if plugin.error]) == len(BROKEN)
+    assert api.run(toy(run={"steps": 1})).figures is not None
+
+
+USED = {
+    "has no module to build it from": (LOSS.replace("dinomx_bad_loss", "dinomx_worse"), "", 'loss "spread" of dinomx-bad: cannot load dinomx_worse:Spread: ModuleNotFoundError: No module named \'dinomx_worse\''),
+    "has no such part": (LOSS, "", 'loss "spread" of dinomx-bad: cannot load dinomx_bad_loss:Spread: AttributeError: module \'dinomx_bad_loss\' has no attribute \'Spread\''),
+    "cannot be imported to be built": (LOSS, "1 / 0", 'loss "spread" of dinomx-bad: cannot load dinomx_bad_loss:Spread: ZeroDivisionError: division by zero ({place}:1)'),
+    "needs a package to be built": (LOSS, "import not_there", 'loss "spread" of dinomx-bad: needs the package "not_there"; install that, or remove the plugin: pip uninstall dinomx-bad'),
+    "is built with other arguments": (LOSS, "class Spread:\n    def __init__(self, options): pass", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread cannot be built: TypeError: Spread.__init__() takes 2 positional arguments but 3 were given'),
+    "fails when it is built": (LOSS, "def Spread(options, context):\n    return options.wish", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread cannot be built: AttributeError: \'Spread\' object has no attribute \'wish\' ({place}:2)'),
+    "fails when it is asked what it needs": (LOSS.replace('[Request("student", "global")]', "options.wish"), "", 'loss "spread" of dinomx-bad: its function `requests` failed: AttributeError: \'Spread\' object has no attribute \'wish\' ({plugin}:12)'),
+    "fails half-way when it is asked what is wrong": (LOSS.replace("requests=", "check=check, requests=") + "\ndef check(options, draft):\n    yield 'margin', 'is odd'\n    1 / 0", "", 'loss "spread" of dinomx-bad: its function `check` failed: ZeroDivisionError: division by zero ({plugin}:16)'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", USED)
+def test_one_that_is_wrong_when_it_is_used_is_named_then(install, toy, tmp_path, way):
+    code, loss, expected = USED[way]
+    install("bad", code, loss=loss)
+    assert api.run(toy(run={"steps": 1, "name": "without"})).figures is not None
+    with pytest.raises(PluginError) as caught:
+        api.run(toy(loss={"spread": {}}))
+    expected = expected.replace("{place}", str(tmp_path / "dinomx_bad_loss.py")).replace(
+        "{plugin}", str(tmp_path / "dinomx_bad.py")
+    )
+    assert str(caught.value) == (expected if "; install" in expected else expected + AUTHOR)
+    assert caught.value.exit_code == 2
+
+
+def test_two_plugins_that_claim_one_component_are_both_named(install, toy):
+    install("one", LOSS)
+    install("two", LOSS)
+    with pytest.raises(PluginError) as caught:
+        discover().find("loss", "spread")
+    assert str(caught.value) == (
+        'loss "spread" is declared by dinomx-one (dinomx_one) and dinomx-two (dinomx_two); uninstall one of them: pip uninstall dinomx-two'
+    )
+    assert api.run(toy(run={"steps": 1})).figures is not None
+
+
+def test_two_distributions_of_one_module(install):
+    install("one", LOSS)
+    install("two", None, module="dinomx_one")
+    assert error_of(discover(), "two") == (
+        "its module dinomx_one is that of dinomx-one, too; uninstall one of them: pip uninstall dinomx-two"
+    )
+    assert discover().find("loss", "spread").package == "dinomx-one"
+
+
+def test_one_that_is_installed_twice_counts_once(install, tmp_path):
+    install("spread", LOSS, folder=tmp_path / "old")
+    install("spread", LOSS, folder=tmp_path / "new")
+    assert len([plugin for plugin in discover().plugins if plugin.name == "spread"]) == 1
+    assert discover().find("loss", "spread").summary == "Keep features apart."
+
+
+def test_what_a_plugin_prints_or_imports_for_its_declarations_spoils_nothing(install, tmp_path):
+    install("loud", "print('hello')\nimport sklearn\n" + LOSS)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['dinomx', 'plugins', '--json']; import dinomx_core.cli as c; c.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loud = next(plugin for plugin in json.loads(done.stdout)["plugins"] if plugin["name"] == "loud")
+    assert loud["notes"] == [
+        "its declarations import sklearn: every command waits for that; its author can import it where the built part is"
+    ]
+    assert loud["components"][0]["name"] == "spread"
+
+
+def test_what_a_declarations_functions_say_to_users_is_left_as_it_is(install):
+    code = LOSS.replace("requests=", "check=check, requests=")
+    install("good", code + "\ndef check(options, draft):\n    yield 'margin', 'is odd'\n")
+    chosen = in_table("loss", {"name": "spread"})
+    assert chosen.component.check(chosen.options, None) == [("margin", "is odd")]
+    assert (chosen.component.package, discover().find("dataset", "digits").package) == ("dinomx-good", "")

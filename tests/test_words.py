@@ -1,0 +1,66 @@
+"""Words of other tools point to ours, and every one of ours is there."""
+
+import re
+
+import attrs
+import pytest
+import tomli
+
+from dinomx_core import ConfigError, api
+from dinomx_core.declare.discover import discover
+from dinomx_core.planning.convert import make_converter
+from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
+from dinomx_core.planning.words import OURS, WORDS, written
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_what_is_said_instead_is_there(ours):
+    header, setting = re.fullmatch(r"\[([a-z.]+)\](?: (.+))?", ours).groups()
+    table, _, label = header.partition(".")
+    if table in LABELLED:
+        assert label in discover().names(LABELLED[table][0])
+    elif table in SLOTS:
+        assert tomli.loads(setting)["name"] in discover().names(SLOTS[table][0])
+    else:
+        values = tomli.loads(setting)
+        assert set(values) <= {field.name for field in attrs.fields(SECTIONS[table])}
+        required = {field.name: 1 for field in attrs.fields(SECTIONS[table]) if field.default is attrs.NOTHING}
+        make_converter(discover()).structure({**required, **values}, SECTIONS[table])
+
+
+def test_no_word_stands_twice_or_is_a_table_of_ours():
+    words = [word for words in OURS.values() for word in words.split()]
+    assert len(words) == len(set(words)) == len(WORDS) > 150
+    assert not set(words) & {*SECTIONS, *SLOTS, *LABELLED}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "ddp"}, 'strategy: expected tables [strategy.LABEL]; write [parallelism] name = "ddp"'),
+        ({"strategy": "lora"}, "strategy: expected tables [strategy.LABEL]; write [strategy.lora]"),
+        ({"strategies": ["ddp"]}, 'no strategy is called "ddp"; "ddp" is a parallelism; write [parallelism] name = "ddp"'),
+        ({"backbone": "vit"}, 'backbone: expected a table, got "vit"; write { name = "vit" }'),
+        ({"backbone": {"name": "dino"}}, 'no backbone is called "dino"; did you mean "dinov2"?'),
+        ({"teacher": {"name": "knn"}}, 'no strategy is called "knn"; "knn" is an evaluator; write [evaluate.knn]'),
+        ({"run": {"epochs": 3}}, 'run.epochs: unknown key; here it is "steps"'),
+        ({"epochs": 3}, 'epochs: unknown key; here it is [run] steps = "100 passes"'),
+        ({"optimizer": {"Learning-Rate": 1}}, 'optimizer.Learning-Rate: unknown key; here it is "lr"'),
+        ({"loader": {"batch_size": 4}}, "loader.batch_size: unknown key; here it is [run] batch_size = 64"),
+        ({"backbone": {"gpus": 2}}, 'backbone.gpus: unknown key; here it is [parallelism] name = "ddp"'),
+        ({"run": {"stepz": 4}}, 'run.stepz: unknown key; did you mean "steps"?'),
+    ],
+)  # fmt: skip
+def test_messages(toy, changes, message):
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(**changes))
+    assert message in str(caught.value)
+
+
+def test_how_components_are_picked():
+    registry = discover()
+    found = {name: written(registry, name) for name in ("ddp", "lora", "knn", "digits", "ema", "dinov1", "nothing")}
+    assert found == {
+        "ddp": '[parallelism] name = "ddp"', "lora": "[strategy.lora]", "knn": "[evaluate.knn]", "digits": '[data] name = "digits"',
+        "ema": '[teacher] name = "ema"', "dinov1": 'recipe = "dinov1"', "nothing": "",
+    }  # fmt: skip
