@@ -1,6 +1,9 @@
 """`dinomx plugin`: commands for those who write plugins."""
 
+import contextlib
 import json
+import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -33,14 +36,14 @@ def new(
 
     folder = new_plugin(name, kind, out)
     typer.echo(f"wrote        {folder}")
-    for command in (f"cd {folder}", 'pip install -e ".[dev]"', "dinomx run example.toml", "pytest"):
+    for command in (f"cd {shlex.quote(str(folder))}", 'pip install -e ".[dev]"', "dinomx run example.toml", "pytest"):
         typer.echo(f"next         {command}")
 
 
 @plugin.command()
 def check(
     package: Annotated[
-        str, typer.Argument(help="Plugin, package, or module of declarations [default: all installed]")
+        str, typer.Argument(help="Plugin, package, its folder, or a module of declarations [default: all installed]")
     ] = "",
     fast: Annotated[bool, typer.Option("--fast", help="Leave out checks of more than a few seconds")] = False,
     json_: AsJson = False,
@@ -56,10 +59,13 @@ def check(
     for subject in [find(package)] if package else installed():
         if not json_:
             typer.echo(f"{subject.plugin.name}  ({subject.plugin.distribution} {subject.plugin.version})")
-        for finding in findings(subject, fast):
-            found.append({"plugin": subject.plugin.name, **attrs.asdict(finding)})
-            if not json_:
-                typer.echo(finding)
+        with (
+            contextlib.redirect_stdout(sys.stderr) if json_ else contextlib.nullcontext()
+        ):  # what plugins print is no JSON
+            for finding in findings(subject, fast):
+                found.append({"plugin": subject.plugin.name, **attrs.asdict(finding)})
+                if not json_:
+                    typer.echo(finding)
     counts = Counter(finding["state"] for finding in found)
     if json_:
         typer.echo(json.dumps(found, indent=1))

@@ -14,6 +14,7 @@ from dinomx_core.testing import check
 from dinomx_core.testing.conform import all_checks, cases, findings
 from dinomx_core.testing.findings import made
 from dinomx_core.testing.subject import find
+from tests.wheels import ROOT
 
 BROKEN = "tests.broken_plugins."
 PARTS = [  # module, component, check, what it says; the fault has the name of the check
@@ -106,7 +107,7 @@ def test_a_fault_is_found_with_what_and_remedy(module, component, name, words):
     faulty = component.endswith("faulty") and not component.startswith(("recipe", "command"))
     found = finding(module, component, name, name if faulty else "")
     assert found.state == "failed" and words in found.message, found
-    assert "\nremedy: " in found.message
+    assert "\ncontract: " in found.message and "\nremedy: " in found.message
     if faulty:
         assert finding(module, component, name).state == "ok"
 
@@ -224,6 +225,10 @@ def test_what_cannot_be_built_is_skipped_once_with_the_reason():
 def test_a_plugin_that_does_not_load_has_one_finding():
     (found,) = check(BROKEN + "silent")
     assert (found.component, found.check, found.state) == ("plugin", "loads", "failed")
+
+
+def test_a_package_is_found_by_its_folder():
+    assert find(str(ROOT / "plugins" / "freeze")).plugin.name == find("freeze").plugin.name == "freeze"
 
 
 def test_names_that_nobody_has_are_refused():

@@ -19,6 +19,8 @@ def lines_of(folder):
 
 
 def test_there_is_a_template_for_every_kind():
+    told = CliRunner().invoke(app, ["plugin", "new", "--help"], terminal_width=200).output
+    assert not [kind for kind in KINDS if kind not in told]
     assert {place.name for place in shipped("_template", "plugins/_template").iterdir()} == {COMMON, *KINDS}
 
 

@@ -13,7 +13,7 @@ from dinomx_core.declare.facts import BackboneShape
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import OtherChannels
 from dinomx_core.testing.findings import Skip, check
-from dinomx_core.testing.runs import opened_by_transformers, scrambled, tensors_in
+from dinomx_core.testing.runs import COARSE, NEAR, opened_by_transformers, scrambled, tensors_in
 from dinomx_core.testing.subject import Part, patch_size
 from dinomx_core.training.backbone import Backbone
 from dinomx_core.training.construct import construct
@@ -21,8 +21,6 @@ from dinomx_core.training.flow import Tokens
 from dinomx_core.training.huggingface import no_progress_bars
 
 CHANNELS, SIDE, IMAGES = (1, 3, 5), 4, 3  # SIDE: of the images, in patches
-NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
-COARSE = 0.1  # of the features' spread: what bf16 may change
 
 
 def size_of(part: Part) -> int:
@@ -80,7 +78,11 @@ def parameters(part: Part) -> Iterator[str]:
             yield f"`{what}` is {getattr(backbone, what)}, and declared as {getattr(shape, what)}"
 
 
-@check("backbone", "blocks", "freezing, layer decay, sharding and adapters go by them")
+@check(
+    "backbone",
+    "blocks",
+    "give each parameter its depth in `layer_of`; freezing, layer decay, sharding and adapters go by it",
+)
 def blocks(part: Part) -> Iterator[str]:
     """`blocks` are as many as declared, every parameter has a depth, and `layout` and `roles` name parts that are there."""
     backbone, shape = kept(part)

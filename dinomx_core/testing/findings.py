@@ -71,7 +71,9 @@ def made(one: Check, subject: Any) -> Finding:
         faults = [told(error)]
     if not faults:
         return Finding(component, one.name, "ok")
-    return Finding(component, one.name, "failed", "\n".join([*faults, f"remedy: {one.remedy}"]))
+    return Finding(
+        component, one.name, "failed", "\n".join([*faults, f"contract: {one.proves}", f"remedy: {one.remedy}"])
+    )
 
 
 def told(error: BaseException) -> str:

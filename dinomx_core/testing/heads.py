@@ -1,20 +1,18 @@
 """Checks of heads and targets."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dinomx_core.builtin.single import SingleProcess
 from dinomx_core.testing.findings import check
+from dinomx_core.testing.runs import COARSE, NEAR
 from dinomx_core.testing.subject import Part
 from dinomx_core.training.construct import construct
 from dinomx_core.training.flow import Tokens
 
 WIDTH, ROWS, OUTPUTS = 24, 12, 16
-NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
-COARSE = 0.1  # of the spread: what bf16 may change
 
 
 def rows(seed: int = 3) -> Tensor:

@@ -13,14 +13,12 @@ from dinomx_core.builtin.single import SingleProcess
 from dinomx_core.declare.facts import Request
 from dinomx_core.planning.plan import within
 from dinomx_core.testing.findings import check
-from dinomx_core.testing.runs import built, scrambled, steps, stream_of, tensors_in
+from dinomx_core.testing.runs import COARSE, built, scrambled, steps, stream_of, tensors_in
 from dinomx_core.testing.subject import Part
 from dinomx_core.testing.trains import differences_of_a_cut
 from dinomx_core.training.build import Parts, make_losses
 from dinomx_core.training.contracts import Loss, LossResult
 from dinomx_core.training.flow import Tokens, Views
-
-COARSE = 0.1  # of a value: what bf16 may change
 
 
 @dataclass
@@ -67,7 +65,7 @@ def bench(part: Part) -> Bench:
 
 
 def _bench(part: Part) -> Bench:
-    parts, label = built(part), label_of(part)
+    parts, label = built(part), part.label
     views, _ = next(stream_of(parts))
     outputs: dict[Request, Any] = {}
     requests = list(part.component.requests(parts.plan.spec.losses[label].options))
@@ -77,11 +75,6 @@ def _bench(part: Part) -> Bench:
                 outputs.update(network(wanted, views))
     outputs = {r: each_tensor(v, moved) if r.network == "student" else v for r, v in outputs.items()}
     return Bench(parts, parts.losses[label], within(parts.plan.values_at(0), f"loss.{label}."), views, outputs)
-
-
-def label_of(part: Part) -> str:
-    """What the config calls it."""
-    return part.picked[0][1] if part.picked else part.component.name
 
 
 @check("loss", "value", "return `LossResult(value, metrics)`: a mean over rows in float32, metrics detached")
@@ -189,11 +182,9 @@ def state(part: Part) -> Iterator[str]:
     """After two steps a fresh loss that takes over its state gives the same value."""
     made, parts = bench(part), built(part)
     steps(parts, 2)
-    fresh = make_losses(parts.plan, SingleProcess(None, parts.device))[label_of(part)]
-    fresh.load_state_dict(copy.deepcopy(parts.losses[label_of(part)].state_dict()))
-    found = [
-        float(replace(made, loss=loss)(made.outputs).value.detach()) for loss in (parts.losses[label_of(part)], fresh)
-    ]
+    fresh = make_losses(parts.plan, SingleProcess(None, parts.device))[part.label]
+    fresh.load_state_dict(copy.deepcopy(parts.losses[part.label].state_dict()))
+    found = [float(replace(made, loss=loss)(made.outputs).value.detach()) for loss in (parts.losses[part.label], fresh)]
     if found[0] != found[1]:
         yield f"it costs {found[0]:.8g}, and {found[1]:.8g} once its state is taken over"
 
@@ -201,5 +192,4 @@ def state(part: Part) -> Iterator[str]:
 @check("loss", "resume", "register what is kept as buffers, and draw from torch's generator", slow=True)
 def resume(part: Part) -> Iterator[str]:
     """A run with it that is cut off and gone on with is the same bit for bit as in one go."""
-    built(part)
     yield from differences_of_a_cut(part.subject, part.config())

@@ -46,7 +46,9 @@ def environment() -> dict[str, str]:
 
 
 @check(
-    PLUGIN, "documented", "the docstring's first line and each option's text go into `dinomx plugins` and the reference"
+    PLUGIN,
+    "documented",
+    "give the class a docstring and each option a text: they go into `dinomx plugins` and the reference",
 )
 def documented(subject: Subject) -> Iterator[str]:
     """Every component has a summary, every option a text."""

@@ -28,6 +28,8 @@ from dinomx_core.training.flow import Tokens, Views
 from dinomx_core.training.huggingface import no_progress_bars
 from dinomx_core.training.loop import iter_views, make_images, train_step
 
+NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}  # equal but for the order of sums
+COARSE = 0.1  # of a spread or a value: what bf16 may change
 TIMINGS = ("seconds", "data_seconds", "images_per_second")
 
 

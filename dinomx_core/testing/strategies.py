@@ -23,7 +23,7 @@ from dinomx_core.training.build import Parts
 from dinomx_core.training.evaluation import make_encoder, measured
 from dinomx_core.training.opening import load_backbone, rebuilt
 
-NEAR: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4}
+MERGED: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4}  # adapters that go into weights round otherwise
 
 
 def adapted(parts: Parts) -> Parameters | None:
@@ -101,7 +101,7 @@ def export(part: Part) -> Iterator[str]:
     opened_by_transformers(result.export)
     place = result.folder / "checkpoints" / str(steps_in(result.folder / "checkpoints")[0])
     one, other = tokens(unmerged(part, place), model), tokens(model.backbone, model)
-    if not torch.allclose(one, other, **NEAR):
+    if not torch.allclose(one, other, **MERGED):
         yield f"the export's tokens differ from the checkpoint's by up to {float((one - other).abs().max()):.2g}"
 
 
@@ -131,7 +131,7 @@ def processes(part: Part) -> Iterator[str]:
 @check("evaluator", "figures", "give finite floats by name; draw from generators of your own, with a fixed seed")
 def figures(part: Part) -> Iterator[str]:
     """It gives finite numbers by names, the same again of the same model."""
-    parts, label = built(part), label_of(part)
+    parts, label = built(part), part.label
     found = []
     for seed in (1, 2):
         with scrambled(seed):
@@ -151,7 +151,7 @@ def figures(part: Part) -> Iterator[str]:
 @check("evaluator", "untouched", "go through `encoder.encode`, and draw from generators of your own")
 def untouched(part: Part) -> Iterator[str]:
     """It leaves the model, its modes and the random states of Python, NumPy and torch as they were."""
-    parts, label = built(part), label_of(part)
+    parts, label = built(part), part.label
     backbone = parts.teacher.network.backbone
     with scrambled(3):
         before, states = picture_of(backbone), random_states()
@@ -163,11 +163,6 @@ def untouched(part: Part) -> Iterator[str]:
     for name, state in states.items():
         if state != now[name]:
             yield f"it draws from the random state of {name}, from which the run draws, too"
-
-
-def label_of(part: Part) -> str:
-    """What the config calls it."""
-    return part.picked[0][1] if part.picked else part.component.name
 
 
 def measure(parts: Parts, label: str) -> dict[str, float]:

@@ -93,14 +93,8 @@ class Subject:
         if source is None:
             return None
         above = Path(source).resolve().parents[self.plugin.module.count(".") :]
-        for folder in above[: 1 + (above[0].name == "src")]:
-            told = folder / "pyproject.toml"
-            if (
-                told.is_file()
-                and tomli.loads(told.read_text("utf-8")).get("project", {}).get("name") == self.plugin.distribution
-            ):
-                return folder
-        return None
+        places = above[: 1 + (above[0].name == "src")]
+        return next((place for place in places if project_of(place) == self.plugin.distribution), None)
 
     def file(self, *names: str) -> Path:
         """The first of the files that is in that folder, or the first name. Skips where there is no folder."""
@@ -151,6 +145,11 @@ class Part:
                 return path, chosen
         return None
 
+    @property
+    def label(self) -> str:
+        """What the config of its run calls it."""
+        return self.picked[0][1] if self.picked else self.component.name
+
     @cached_property
     def chosen(self) -> Chosen:
         """The component with its options: those given, those of example.toml, or the defaults. Skips where none of them will do."""
@@ -193,35 +192,35 @@ class Part:
         if self.picked and self.subject.example:
             base = toy.changed(self.subject.example[0], SHORT)
             if self.kind == "evaluator":
-                base["evaluate"] = {self.picked[0][1]: self.subject.example[0]["evaluate"][self.picked[0][1]]}
+                base["evaluate"] = {self.label: self.subject.example[0]["evaluate"][self.label]}
             return toy.changed(base, *changes)
-        return toy.changed(toy.CONFIG, self.placed(), *changes)
+        return toy.changed(toy.CONFIG, *self.placed(), *changes)
 
-    def placed(self) -> dict[str, Any]:
-        """The tables that put it into a config."""
+    def placed(self) -> list[dict[str, Any]]:
+        """The changes that put it into the toy's config."""
         table, name = as_table(self.chosen), self.component.name
         if self.kind == "placement":
-            return {"augmentation": {"where": table}}
+            return [{"augmentation": {"where": table}}]
         if self.kind == "strategy" and name != SLOTS["teacher"][1]:
-            return {"strategies": [name], "strategy": {name: table}}
+            return [{"strategies": [name], "strategy": {name: table}}]
         for key, (kind, _) in SLOTS.items():
             if kind == self.kind:
-                return {**replaced(key, table), **self.beside()}
+                return [{key: None}, {key: table}, *self.beside()]
         for key, (kind, _) in LABELLED.items():
             if kind == self.kind:
-                return {key: {toy.NEIGHBOURS: None, name: table} if key == "loss" else {name: table}}
+                return [{key: None}, {key: {name: table}}]
         raise Skip(f"no config picks a {self.kind} by itself")
 
-    def beside(self) -> dict[str, Any]:
+    def beside(self) -> list[dict[str, Any]]:
         """What the toy loss has to know of a component that stands beside it."""
         if self.kind == "masking":
-            return {"loss": {toy.NEIGHBOURS: {"view": self.component.view(self.chosen.options), "masked": True}}}
+            return [{"loss": {toy.NEIGHBOURS: {"view": self.component.view(self.chosen.options), "masked": True}}}]
         if self.kind == "augmentation":
             view = next(iter(self.component.views(self.chosen.options)))
             channels = len(self.component.preprocessing(self.chosen.options).mean)
-            data = replaced("data", {"name": toy.PLANES, "channels": channels}) if channels > 1 else {}
-            return {"loss": {toy.NEIGHBOURS: {"view": view.name}}, **data}
-        return {}
+            data = [{"data": None}, {"data": {"name": toy.PLANES, "channels": channels}}] if channels > 1 else []
+            return [{"loss": {toy.NEIGHBOURS: {"view": view.name}}}, *data]
+        return []
 
 
 def filled(options: type) -> dict[str, Any]:
@@ -247,16 +246,11 @@ def patch_size(component: Any, options: Any) -> int:
     return component.shape(options, 3, SIZES[-1]).patch_size
 
 
-def replaced(key: str, table: dict[str, Any]) -> dict[str, Any]:
-    """A change that puts a table in the place of the toy's, none of whose keys stays."""
-    return {key: {**dict.fromkeys(toy.CONFIG.get(key, {})), **table}}
-
-
 def find(name: str | ModuleType, options: Options | None = None) -> Subject:
-    """The plugin of a name: its own, its package's (with or without "dinomx-"), or that of a module of declarations, installed or not.
-    Raises PluginError where there is none."""
+    """The plugin of a name: its own, its package's (with or without "dinomx-") or its package's folder, or that of a module of
+    declarations, installed or not. Raises PluginError where there is none."""
     registry = discover()
-    given = name.__name__ if isinstance(name, ModuleType) else name
+    given = name.__name__ if isinstance(name, ModuleType) else project_of(Path(name)) or name
     for plugin in registry.plugins:
         if given in (plugin.name, plugin.distribution, plugin.distribution.removeprefix("dinomx-"), plugin.module):
             return Subject(plugin, options or {})
@@ -269,6 +263,12 @@ def find(name: str | ModuleType, options: Options | None = None) -> Subject:
         message = f'no plugin is called "{given}"; installed: {known}. Install yours with: pip install -e .'
         raise PluginError(message) from None
     return Subject(discover([module]).plugins[-1], options or {})
+
+
+def project_of(folder: Path) -> str:
+    """The name of the package that a folder holds; "" where it holds none."""
+    told = folder / "pyproject.toml"
+    return tomli.loads(told.read_text("utf-8")).get("project", {}).get("name", "") if told.is_file() else ""
 
 
 def installed() -> Iterator[Subject]:

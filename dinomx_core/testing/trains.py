@@ -50,7 +50,12 @@ def example(subject: Subject) -> Iterator[str]:
     if not file.is_file():
         raise Skip(f"there is no {file}")
     settings = ["run.steps=2", "run.name=example"]
-    result = api.run(file, overrides=settings, plugins=subject.modules, out=subject.place, overwrite=True)
+    try:
+        result = api.run(file, overrides=settings, plugins=subject.modules, out=subject.place, overwrite=True)
+    except ConfigError as error:
+        if not_the_users(error):
+            raise
+        raise Skip(f"it names files that are not here: {error}") from None
     yield from unsteady(rows(result.folder / "metrics.jsonl"))
     api.load(result.folder, plugins=subject.modules)
     opened_by_transformers(result.export)
