@@ -5,13 +5,17 @@ import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
 from dinomx_core.arguments import AsJson
+
+if TYPE_CHECKING:
+    from dinomx_core.testing.findings import Finding
 
 plugin = typer.Typer(
     help="Write a plugin, and check one against the contracts.", no_args_is_help=True, rich_markup_mode=None
@@ -55,17 +59,15 @@ def check(
     from dinomx_core.testing.conform import findings
     from dinomx_core.testing.subject import find, installed
 
-    found = []
+    found: list[dict[str, str]] = []
     for subject in [find(package)] if package else installed():
-        if not json_:
+        if json_:
+            with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no JSON
+                told = list(findings(subject, fast))
+        else:
             typer.echo(f"{subject.plugin.name}  ({subject.plugin.distribution} {subject.plugin.version})")
-        with (
-            contextlib.redirect_stdout(sys.stderr) if json_ else contextlib.nullcontext()
-        ):  # what plugins print is no JSON
-            for finding in findings(subject, fast):
-                found.append({"plugin": subject.plugin.name, **attrs.asdict(finding)})
-                if not json_:
-                    typer.echo(finding)
+            told = list(said(findings(subject, fast)))
+        found += ({"plugin": subject.plugin.name, **attrs.asdict(finding)} for finding in told)
     counts = Counter(finding["state"] for finding in found)
     if json_:
         typer.echo(json.dumps(found, indent=1))
@@ -73,3 +75,13 @@ def check(
         typer.echo(", ".join(f"{counts[state]} {state}" for state in ("ok", "failed", "skipped")))
     if counts["failed"]:
         raise typer.Exit(1)
+
+
+def said(some: Iterable["Finding"]) -> Iterator["Finding"]:
+    """Print findings as they come, each fault once."""
+    seen: set[str] = set()
+    for finding in some:
+        again = finding.message in seen
+        typer.echo(attrs.evolve(finding, message="as above", contract="", remedy="") if again else finding)
+        seen |= {finding.message} - {""}
+        yield finding

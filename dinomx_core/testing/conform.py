@@ -61,6 +61,6 @@ def conformance(plugin: str | ModuleType, options: Options | None = None) -> Cal
         if finding.state == "skipped":
             pytest.skip(finding.message)
         if finding.state == "failed":
-            pytest.fail(f"{finding.component}: {finding.check}: {finding.message}", pytrace=False)
+            pytest.fail(f"{finding.component}: {finding.check}: {finding.text}", pytrace=False)
 
     return test_conforms

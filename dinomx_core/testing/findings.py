@@ -27,16 +27,25 @@ class Check:
 
 @attrs.frozen
 class Finding:
-    """What a check found of a component ("loss koleo", or "plugin"). message: what is wrong and how to mend it, or why it was skipped."""
+    """What a check found of a component ("loss koleo", or "plugin"). message: what is wrong, or why it was skipped; contract and remedy:
+    of a failure, what should hold and what helps."""
 
     component: str
     check: str
     state: Literal["ok", "failed", "skipped"]
     message: str = ""
+    contract: str = ""
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that there is to say of it."""
+        further = {"contract": self.contract, "remedy": self.remedy}
+        return "\n".join([self.message, *(f"{name}: {words}" for name, words in further.items() if words)])
 
     def __str__(self) -> str:
         head = f"{self.state:<8} {self.component:<28} {self.check}"
-        return f"{head}\n         {self.message.replace(chr(10), chr(10) + ' ' * 9)}" if self.message else head
+        return f"{head}\n         {self.text.replace(chr(10), chr(10) + ' ' * 9)}" if self.message else head
 
 
 class Skip(Exception):
@@ -71,9 +80,7 @@ def made(one: Check, subject: Any) -> Finding:
         faults = [told(error)]
     if not faults:
         return Finding(component, one.name, "ok")
-    return Finding(
-        component, one.name, "failed", "\n".join([*faults, f"contract: {one.proves}", f"remedy: {one.remedy}"])
-    )
+    return Finding(component, one.name, "failed", "\n".join(faults), one.proves, one.remedy)
 
 
 def told(error: BaseException) -> str:

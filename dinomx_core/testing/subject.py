@@ -218,8 +218,10 @@ class Part:
         if self.kind == "augmentation":
             view = next(iter(self.component.views(self.chosen.options)))
             channels = len(self.component.preprocessing(self.chosen.options).mean)
-            data = [{"data": None}, {"data": {"name": toy.PLANES, "channels": channels}}] if channels > 1 else []
-            return [{"loss": {toy.NEIGHBOURS: {"view": view.name}}}, *data]
+            found: list[dict[str, Any]] = [{"loss": {toy.NEIGHBOURS: {"view": view.name}}}]
+            if channels > 1:
+                found += [{"data": None}, {"data": {"name": toy.PLANES, "channels": channels}}]
+            return found
         return []
 
 

@@ -55,12 +55,12 @@ class FaultyHead(nn.Module):
 
     def __init__(self, options, width):
         super().__init__()
-        self.fault, self.layer = options.fault, nn.Linear(width, 8)
+        self.fault, self.layer, self.scale = options.fault, nn.Linear(width, 8), torch.rand(width)
         if self.fault == "gradients":
             self.unused = nn.Linear(2, 2)
 
     def forward(self, x):
-        return self.layer(x - x.mean(0) if self.fault == "rows" else x)
+        return self.layer(x * self.scale if self.fault == "state" else x)
 
 
 class FaultyTarget(Target):
