@@ -74,9 +74,13 @@ def check_masking(options: MultiBlock, draft: Draft) -> list[tuple[str, str]]:
             least, most = (count_of(options, rows * columns, scale) for scale in options.scale)
             where = f"the {rows} x {columns} patches of {size} px"
             if least < 1:
-                problems.append(("scale", f"{options.blocks} blocks of {options.scale[0]:g} of {where} hold none; raise it"))
+                problems.append(
+                    ("scale", f"{options.blocks} blocks of {options.scale[0]:g} of {where} hold none; raise it")
+                )
             elif most >= rows * columns:
-                problems.append(("scale", f"{options.blocks} blocks of {options.scale[1]:g} leave none of {where}; lower it"))
+                problems.append(
+                    ("scale", f"{options.blocks} blocks of {options.scale[1]:g} leave none of {where}; lower it")
+                )
     return problems
 
 

@@ -54,4 +54,6 @@ class VicregLoss(Loss):
             }
             total = sum(getattr(options, name) * term for name, term in terms.items())
         assert isinstance(total, Tensor)
-        return LossResult(total, {**{name: term.detach() for name, term in terms.items()}, "std": spread.detach().mean()})
+        return LossResult(
+            total, {**{name: term.detach() for name, term in terms.items()}, "std": spread.detach().mean()}
+        )
