@@ -1,6 +1,8 @@
 """I-JEPA: what is masked, what the student cannot see, what is predicted of what."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
@@ -11,12 +13,13 @@ from tests.processes import group
 
 from dinomx_core import ConfigError, api
 from dinomx_core.training.build import build
+from dinomx_core.training.checkpoint import load_checkpoint
 from dinomx_core.training.flow import Tokens, Views
 from dinomx_ijepa import plugin
 from dinomx_ijepa.loss import IjepaLoss, sines
 from dinomx_ijepa.masks import MultiBlockMasking, touching
 from tests import mixes, together
-from tests.fixtures import steps, stream_of
+from tests.fixtures import rows, steps, stream_of
 
 IJEPA = {
     "backbone": {"name": "hf", "family": "ijepa", "drop_path": 0.0},
@@ -156,6 +159,40 @@ def test_two_processes_compute_what_one_does(kind):
     table = mixes.config("dinov1", IJEPA, {"parallelism": {"name": kind, "processes": 2}})
     many = group(2)("tests.together:train", table, 5, plugin.__name__)[0]
     assert [row["loss"] for row in many["rows"]] == pytest.approx([row["loss"] for row in one["rows"]], rel=1e-8)
+
+
+def foretold(parts, views, context):
+    """The loss of one batch, its targets told from the context of other images."""
+    loss = parts.losses["ijepa"]
+    given = replace(views, pixels={"global": context})
+    with torch.no_grad():
+        outputs = {
+            **parts.student([loss.student], given),
+            **parts.teacher.network([loss.teacher], views),
+        }
+        return loss(outputs, views, {}).value.item()
+
+
+@pytest.mark.slow
+def test_the_example_learns_what_the_context_tells_of_the_target(tmp_path):
+    config = Path(__file__).parents[1] / "example.toml"
+    sets = [f"run.out={tmp_path}", "run.device=cpu", "run.threads=1"]
+    result = api.run(config, overrides=sets, plugins=[plugin])
+    found = rows(result.folder / "metrics.jsonl")
+    assert found[-1]["loss"] < 0.5 * found[0]["loss"]
+    assert found[-1]["ijepa/target_std"] > 0.6
+    looks = [row["effective_rank"] for row in found if "effective_rank" in row]
+    assert looks[-1] > 0.7 * looks[0]
+    start, *_, end = [row["logistic/accuracy"] for row in rows(result.folder / "evaluations.jsonl")]
+    assert end > start
+    assert not (result.folder / "health.jsonl").exists()
+
+    parts = build(api.plan(config, overrides=sets, plugins=[plugin]))
+    views, _ = next(stream_of(parts))
+    own, other = views.pixels["global"], views.pixels["global"].roll(1, 1)
+    fresh = foretold(parts, views, other) / foretold(parts, views, own)
+    load_checkpoint(parts, result.folder / "checkpoints" / "300")
+    assert foretold(parts, views, other) / foretold(parts, views, own) > 1.2 > fresh
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ class MonaiViT:
     )
     class_token: bool = option(True, "a class token; without one an image is known by the mean of its patches")
     mask_token: bool = option(False, "a learnt token for masked patches")
+    init_std: float = option(
+        0.0,
+        "standard deviation of the initial weights, class token and learnt positions; 0: MONAI's own; narrow models learn faster with "
+        "about 1 / sqrt(width)",
+        check=not_negative,
+    )
     qkv_bias: bool = option(False, "biases on query, key and value")
     dropout: float = option(
         0.0,

@@ -45,6 +45,15 @@ class Block(TransformerBlock):
         return x + self.mlp(self.norm2(x))
 
 
+def spread(model: ViT, std: float) -> None:
+    """Draw weights of linear layers, the patch projection, class token and learnt positions anew; biases start at 0."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.trunc_normal_(parameter, std=std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
 class MonaiBackbone(Backbone):
     """Class token, which has no position, and patches; positions are interpolated to the grid of each input."""
 
@@ -84,6 +93,8 @@ class MonaiBackbone(Backbone):
             table = self.model.patch_embedding.position_embeddings.detach()
             del self.model.patch_embedding.position_embeddings
             self.model.patch_embedding.register_buffer("position_embeddings", table)
+        if options.init_std:
+            spread(self.model, options.init_std)
         self.mask_token: nn.Parameter | None = None
         if options.mask_token:
             self.mask_token = nn.Parameter(torch.empty(1, 1, shape.width).normal_(std=0.02))

@@ -1,14 +1,19 @@
 """MONAI's ViT as a backbone: its features are MONAI's own, its exports are transformers', and every strategy finds its parts."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import transformers
 from monai.networks.nets import ViT
+from PIL import Image
 from torch import nn
 
 from dinomx_core import ConfigError, api
 from dinomx_core.training.attention import recorded
 from dinomx_core.training.build import build
+from dinomx_interpret.api import explain
 from dinomx_monai_vit import plugin
 from dinomx_monai_vit.vit import MonaiBackbone
 from tests.fixtures import rows, steps
@@ -18,7 +23,7 @@ VARIANTS = [
     {"class_token": False},
     {"positions": "sincos", "qkv_bias": True},
     {"class_token": False, "positions": "sincos", "mlp_ratio": 1.5},
-    {"mask_token": True, "depth": 1},
+    {"mask_token": True, "depth": 1, "init_std": 0.1},
 ]
 TABLE = {"name": "monai-vit", "drop_path": None}
 
@@ -116,6 +121,15 @@ def test_the_first_tokens_alone_are_the_same():
     assert not made(class_token=False)[0].can_shorten  # a mean over no patches
 
 
+def test_initial_weights_spread_as_they_are_told_to():
+    options = plugin.MonaiViT(width=64, depth=1, heads=2, patch_size=4, init_std=0.125)
+    backbone = MonaiBackbone(options, plugin.shape(options, 3, 16), 16)
+    for name, parameter in backbone.named_parameters():
+        if parameter.ndim > 1 and parameter.numel() > 1000:
+            assert float(parameter.detach().std()) == pytest.approx(0.125, rel=0.1), name
+    assert torch.equal(backbone.blocks[0].norm1.weight, torch.ones(64))
+
+
 def test_dropout_is_on_in_training_alone():
     backbone, _ = made(dropout=0.5)
     pixels = torch.rand(2, 3, 16, 16)
@@ -150,6 +164,28 @@ def test_a_run_with_local_crops_ends_in_a_model(toy, class_token):
     assert tokens.patches.shape == (1, 16, 16)
     assert (tokens.cls is None) != class_token
     assert all(row["gradient_norm"] > 0 for row in rows(result.folder / "metrics.jsonl"))
+
+
+def test_what_it_attends_to_can_be_drawn(toy, tmp_path):
+    result = api.run(toy(backbone=TABLE), plugins=[plugin])
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "stroke.png")
+    found = explain(result.export, [tmp_path / "stroke.png"], out=tmp_path / "seen", plugins=[plugin])
+    panels = {panel["name"] for panel in found["images"][0]["panels"]}
+    assert {"attention-mean", "rollout", "attention-head-1", "attention-head-2", "pca", "similarity"} <= panels
+    assert (found["heads"], found["blocks"], found["query"]) == (2, 2, "class token")
+
+
+@pytest.mark.slow
+def test_the_example_learns(tmp_path):
+    config = Path(__file__).parents[1] / "example.toml"
+    sets = [f"run.out={tmp_path}", "run.device=cpu", "run.threads=1"]
+    result = api.run(config, overrides=sets, plugins=[plugin])
+    found = rows(result.folder / "metrics.jsonl")
+    assert found[-1]["dino/kl"] < 0.2 * found[0]["dino/kl"]
+    assert found[-1]["dino/prototypes"] > 100
+    start, *_, end = [row["knn/accuracy@20"] for row in rows(result.folder / "evaluations.jsonl")]
+    assert end > start + 0.05
+    assert not (result.folder / "health.jsonl").exists()
 
 
 @pytest.mark.parametrize(

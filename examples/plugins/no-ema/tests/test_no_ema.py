@@ -86,4 +86,4 @@ def test_the_example_learns_and_centering_alone_would_collapse(tmp_path):
     assert not (result.folder / "health.jsonl").exists()
     centred = [*sets, "run.name=centred", "run.steps=40", "loss.dino.target.name=centering", "evaluate.knn.every=40"]
     collapsed = rows(api.run(config, overrides=centred, plugins=[plugin]).folder / "health.jsonl")
-    assert next(row["name"] for row in collapsed if row["fatal"]) == "collapse to one prototype (dino)"
+    assert "collapse to one prototype (dino)" in [row["name"] for row in collapsed if row["fatal"]]
