@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.processes import group
 
 from dinomx_core import ConfigError, api
+from dinomx_core.testing.processes import group
 from dinomx_core.training.build import build
 from dinomx_core.training.checkpoint import load_checkpoint
 from dinomx_core.training.flow import Tokens, Views

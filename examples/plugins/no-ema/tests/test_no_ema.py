@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.processes import group
 
 from dinomx_core import api
+from dinomx_core.testing.processes import group
 from dinomx_core.training.build import build
 from dinomx_no_ema import plugin
 from tests import mixes, together

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.processes import group
 from torch import nn
 
 from dinomx_core import ConfigError, api
 from dinomx_core.builtin.single import SingleProcess
+from dinomx_core.testing.processes import group
 from dinomx_core.training.build import build
 from dinomx_core.training.flow import Views
 from dinomx_vicreg import plugin
