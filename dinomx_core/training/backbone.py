@@ -125,7 +125,7 @@ class Backbone(nn.Module, ABC):
         taken: list[Tokens] = []
         first = len(self.blocks) - layers
         for index, block in enumerate(self.blocks[done:], done):
-            if short and self.can_shorten and index == len(self.blocks) - 1:
+            if short and self.can_shorten and hidden.prefix and index == len(self.blocks) - 1:
                 hidden.context, hidden.grid = {**hidden.context, "first": hidden.prefix}, (1, 0, 0)
             hidden.x = block(hidden.x, **hidden.context)
             if index >= first:

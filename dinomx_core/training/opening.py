@@ -55,12 +55,15 @@ def read_weights(found: Foreign) -> Backbone:
     return backbone
 
 
+def there_of(place: Path, network: str) -> str:
+    """The network of a checkpoint that stands for "student" or "teacher": where a run had no second one, the student taught itself."""
+    return "student" if network == "teacher" and not files_of(place, network) else network
+
+
 def load_backbone(backbone: Backbone, place: Path, network: str) -> None:
     """One network's backbone of a checkpoint, with what it shares with the others. Raises DataError when it is not there or does not
     fit."""
-    wanted = network
-    if network == "teacher" and not files_of(place, network):
-        wanted = "student"  # a run without a second network: the student teaches itself
+    wanted = there_of(place, network)
     if not files_of(place, wanted):
         there = ", ".join(name for name in ("student", "teacher") if files_of(place, name))
         raise DataError(f'{place}: holds no network "{network}", only {there or "none"}')
@@ -78,7 +81,7 @@ def load_heads(heads: Mapping[str, nn.Module], place: Path, network: str) -> lis
     try:
         fresh = []
         for label, head in heads.items():
-            theirs = load_state(place, network, f"heads.{label}.")
+            theirs = load_state(place, there_of(place, network), f"heads.{label}.")
             if theirs:
                 head.load_state_dict(theirs)
             else:

@@ -57,7 +57,6 @@ def test_measuring_the_student_leaves_its_drop_path_on(toy):
     assert measured != losses("still", **STILL)
 
 
-@pytest.mark.xfail(strict=True, reason="heads of a teacher are looked for in a file that such a run does not have")
 def test_a_stage_with_an_average_goes_on_from_one_without(toy):
     stages = [{"name": "first", **NO_EMA}, {"name": "second", "teacher": {"name": "ema", "momentum": 0.9}}]
     result = api.run(toy(run={"steps": 2}, stage=stages), plugins=[plugin])
