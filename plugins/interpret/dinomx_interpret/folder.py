@@ -21,6 +21,14 @@ def name_of(source: Path) -> str:
     return path.stem if path.is_file() else path.name or "model"
 
 
+def hides_names(source: Path) -> bool:
+    """Whether the run that a model is of, if any, says by `report.hash_ids` that no names of its data are told."""
+    place = source.expanduser().absolute()
+    files = [above / "plan.json" for above in (place, *place.parents[:2])]
+    plan: dict[str, Any] = next((json.loads(file.read_text("utf-8")) for file in files if file.is_file()), {})
+    return bool(plan.get("values", {}).get("report.hash_ids", {}).get("value", False))
+
+
 def check_folder(out: Path, overwrite: bool) -> None:
     """Raise ConfigError for a place that holds something else than what an earlier call wrote."""
     if out.exists() and not out.is_dir():

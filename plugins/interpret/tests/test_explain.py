@@ -240,6 +240,13 @@ def test_hashes_take_the_place_of_every_name(model, image_folder, tmp_path):
     assert sorted(told["map"]["classes"].values()) == [5, 6]
 
 
+def test_a_run_that_tells_no_names_has_its_way(toy, image_folder, tmp_path):
+    run = api.run(toy(run={"steps": 1}, report={"hash_ids": True})).folder
+    for number, source in enumerate((run, run / "export", next((run / "checkpoints").glob("[0-9]*")))):
+        told = explain(source, image_folder / "cats", out=tmp_path / f"out{number}", limit=1)
+        assert re.fullmatch(r"[0-9a-f]{10}", told["images"][0]["name"])
+
+
 def test_any_channels_are_shown_as_red_green_and_blue(tmp_path):
     model = save_bright(tmp_path / "model", "vit", channels=5)
     planes = np.stack([np.full((32, 32), 50 * n, np.uint8) for n in range(5)], -1)
