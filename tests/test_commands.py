@@ -105,7 +105,7 @@ def test_a_command_that_cannot_be_imported_says_so(site):
 
 def test_a_command_that_is_merely_available_comes_with_its_pip_line(site):
     _, call = site
-    row = 'Available("command", "explain", "dinomx-interpret", "Draw.")'
+    row = 'Available("dinomx-interpret", "command", "explain", "Draw.")'
     without = (
         "from dinomx_core import cli_plugins as c\nfrom dinomx_core.declare.discover import Registry, Available\n"
         f"c.discover = lambda: Registry((), ({row},))"
