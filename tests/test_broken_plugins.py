@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dinomx_core import PluginError, api
+from dinomx_core import ConfigError, PluginError, api
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.listing import as_text
 from tests.distributions import LOSS
@@ -152,3 +152,52 @@ def test_what_a_declarations_functions_say_to_users_is_left_as_it_is(install):
     chosen = in_table("loss", {"name": "spread"})
     assert chosen.component.check(chosen.options, None) == [("margin", "is odd")]
     assert (chosen.component.package, discover().find("dataset", "digits").package) == ("dinomx-good", "")
+
+
+RECIPE = BARE + "def dinomx_recipes():\n    from dinomx_core import Recipe\n    yield Recipe('odd', {path!r}, 'Odd.')"
+ODD = {
+    "has a recipe of no path": (RECIPE.format(path="odd.toml"), "dinomx_recipes(): the path of the recipe \"odd\" is not \"package:file\": 'odd.toml'" + AUTHOR),
+    "asks by what is no function": (LOSS.replace('lambda options: [Request("student", "global")]', "3"), HOOK + ': the requests of the loss "spread" is not a function: 3' + AUTHOR),
+    "never stops": (BARE + "def dinomx_losses():\n    import itertools, attrs\n    from dinomx_core import Loss\n    for i in itertools.count():\n        yield Loss(f'l{i}', attrs.make_class('O', []), 'a:b', requests=len)", HOOK + ": it does not stop: more than 1000 declarations" + AUTHOR),
+    "has a lazy module": (LOSS + "\ndef __getattr__(name):\n    raise ImportError('not yet')\n", "its module cannot be looked at: ImportError: not yet ({place}:15)" + AUTHOR),
+    "has an odd object": (LOSS + "\nclass Odd:\n    def __call__(self): pass\n    def __getattr__(self, name): 1 / 0\nodd = Odd()\n", "its module cannot be looked at: ZeroDivisionError: division by zero ({place}:16)" + AUTHOR),
+    "has True for a version": (LOSS + "\nDINOMX_API = True\n", "it is made for version True of the plugin API, and this is 1; pip install --upgrade dinomx-bad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ODD)
+def test_odd_ones_are_named_too(install, tmp_path, way):
+    code, expected = ODD[way]
+    install("bad", code)
+    assert error_of(discover(), "bad") == expected.replace("{place}", str(tmp_path / "dinomx_bad.py"))
+    assert discover().find("loss", "dino").name == "dino"
+
+
+def test_an_entry_point_that_is_no_module(install, tmp_path):
+    install("bad", LOSS)
+    (tmp_path / "dinomx_bad-1.2.dist-info" / "entry_points.txt").write_text(
+        "[dinomx.plugins]\nbad = dinomx_bad:hooks\n"
+    )
+    assert error_of(discover(), "bad") == 'its entry point "dinomx_bad:hooks" is not the name of a module' + AUTHOR
+
+
+def test_one_that_was_half_removed_has_no_name(install, tmp_path):
+    install("bad", LOSS)
+    (tmp_path / "dinomx_bad-1.2.dist-info" / "METADATA").unlink()
+    plugin = next(plugin for plugin in discover().plugins if plugin.name == "bad")
+    assert (plugin.distribution, plugin.version) == ("unknown", "unknown")
+
+
+def test_one_that_empties_the_path_hides_nobody(install):
+    install("a", "import sys\nsys.path.clear()\n" + LOSS)
+    install("b", LOSS.replace('"spread"', '"other"'))
+    assert discover().find("loss", "other").package == "dinomx-b"
+
+
+def test_a_recipe_without_its_file_is_named_with_its_package(install, toy):
+    install("bad", RECIPE.format(path="dinomx_core:odd.toml"))
+    with pytest.raises(ConfigError) as caught:
+        api.plan({"recipe": "odd", **toy()})
+    said = str(caught.value)
+    assert 'recipe: recipe "odd" of dinomx-bad cannot be read from dinomx_core:odd.toml: FileNotFoundError' in said
+    assert said.endswith(AUTHOR)

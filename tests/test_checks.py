@@ -259,3 +259,12 @@ def test_each_check_is_an_item_of_its_own_and_fails_with_its_message(pytester):
     done = pytester.runpytest("-p", "no:cacheprovider", "-k", "documented or torch-free or loads")
     done.assert_outcomes(passed=2, failed=1)
     done.stdout.fnmatch_lines(["*plugin: documented: evaluator untold: the class of its options has no docstring"])
+
+
+def test_a_folder_that_is_no_package_is_no_plugin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=r'no plugin is called "\."; installed: builtin, '):
+        find(".")
+    (tmp_path / "pyproject.toml").write_text("x = = 1")
+    with pytest.raises(PluginError, match=r"pyproject.toml is no TOML: Invalid value"):
+        find(".")

@@ -9,7 +9,7 @@ import pytest
 
 from dinomx_core import Command
 from dinomx_core.cli import app
-from dinomx_core.declare.components import OWN_COMMANDS
+from dinomx_core.declare.commands import OWN_COMMANDS
 from dinomx_core.declare.discover import discover
 
 TOP = Path(__file__).parents[1]

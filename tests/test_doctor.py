@@ -133,3 +133,9 @@ def test_the_container_file_copies_what_is_there():
     assert all((ROOT / word).exists() for word in copied)
     steps = [line.removeprefix("RUN ") for line in lines if line.startswith("RUN ")]
     subprocess.run(["bash", "-n", "-c", "\n".join(steps)], check=True)
+    words = f"printf '%s\\n' {steps[0].partition('/wheels ')[2]}"
+    packages = subprocess.run(
+        ["bash", "-c", words], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert len(packages) > 10
+    assert all((ROOT / package / "pyproject.toml").is_file() for package in packages)

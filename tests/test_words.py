@@ -19,6 +19,8 @@ def test_what_is_said_instead_is_there(ours):
     table, _, label = header.partition(".")
     if table in LABELLED:
         assert label in discover().names(LABELLED[table][0])
+    elif ours == '[data] path = "images/"':
+        assert "path" in attrs.fields_dict(discover().find("dataset", "image-folder").options)
     elif table in SLOTS:
         assert tomli.loads(setting)["name"] in discover().names(SLOTS[table][0])
     else:

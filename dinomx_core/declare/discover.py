@@ -18,7 +18,7 @@ import pluggy
 
 from dinomx_core.declare import hooks
 from dinomx_core.declare.catalogue import Available, catalogue
-from dinomx_core.declare.components import KINDS, Declared
+from dinomx_core.declare.components import KINDS, Declared, Recipe
 from dinomx_core.declare.faults import authors, cause, guarded, not_imported
 from dinomx_core.errors import DinomxDeprecation, PluginError
 
@@ -29,7 +29,10 @@ OWN = "dinomx"  # the core's distribution, whose names nobody else may take
 HEAVY = ("torch", "transformers", "monai", "sklearn")  # which no declaration may import
 SLOW = "every command waits for that; its author can import it where the built part is"
 BUILD = re.compile(r"\w+(\.\w+)*:\w+")
+FILE = re.compile(r"\w+(\.\w+)*:[^:]+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MODULE = re.compile(r"[\w-]+(\.[\w-]+)*")
+MOST = 1000  # declarations of one hook: a generator may have no end
 
 
 @attrs.frozen
@@ -103,9 +106,9 @@ def discover(extra: Iterable[ModuleType] = ()) -> Registry:
     """Load every installed plugin, and `extra` modules as if they were installed; never raises for a bad plugin."""
     found = _Found()
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda e: (e.name != "builtin", e.name, e.value)):
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
-        blank = Plugin(entry.name, distribution, version, entry.value)
-        if any((p.distribution, p.module) == (distribution, entry.value) for p in found.plugins):
+        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
+        blank = Plugin(entry.name, distribution or "unknown", version or "unknown", entry.value)
+        if any((p.distribution, p.module) == (blank.distribution, entry.value) for p in found.plugins):
             continue  # the same distribution, found in two folders
         found.load(blank)
     for module in extra:
@@ -130,7 +133,11 @@ class _Found:
 
     def load(self, plugin: Plugin) -> None:
         """Import a plugin's module, and take up what it declares."""
-        before, started = set(sys.modules), time.perf_counter()
+        if not MODULE.fullmatch(plugin.module):
+            fault = f'its entry point "{plugin.module}" is not the name of a module'
+            self.plugins.append(attrs.evolve(plugin, error=f"{fault}; {authors(plugin.distribution)}"))
+            return
+        before, path, started = set(sys.modules), list(sys.path), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DinomxDeprecation)
             try:
@@ -140,6 +147,8 @@ class _Found:
                 reason = not_imported(plugin.module, plugin.distribution, error)
                 self.plugins.append(attrs.evolve(plugin, error=reason))
                 return
+            finally:
+                sys.path += [entry for entry in path if entry not in sys.path]  # which others are found by
             heavy = [name for name in HEAVY if name in sys.modules and name not in before]
             self.add(plugin, module)
         old = [str(warning.message) for warning in caught if issubclass(warning.category, DinomxDeprecation)]
@@ -149,7 +158,12 @@ class _Found:
     def add(self, plugin: Plugin, module: ModuleType) -> None:
         """Take up what a plugin declares; one with any fault declares nothing."""
         try:
-            self.check_module(module, plugin)
+            try:
+                self.check_module(module, plugin)
+            except _Faulty:
+                raise
+            except Exception as error:  # of odd objects in it, asked what they are
+                raise _Faulty(f"its module cannot be looked at: {cause(error)}") from None
             components = self.declared(plugin, module)
         except _Faulty as fault:
             remedy = fault.remedy or ("mend it" if plugin.version == UNPACKAGED else authors(plugin.distribution))
@@ -160,7 +174,7 @@ class _Found:
     def check_module(self, module: ModuleType, plugin: Plugin) -> None:
         """Raise _Faulty for a plugin made for another version of the core, or whose hooks are none."""
         wanted = getattr(module, "DINOMX_API", 1)
-        if wanted != API_VERSION:
+        if type(wanted) is not int or wanted != API_VERSION:
             newer = isinstance(wanted, int) and wanted > API_VERSION
             raise _Faulty(
                 f"it is made for version {wanted!r} of the plugin API, and this is {API_VERSION}",
@@ -191,6 +205,8 @@ class _Found:
             try:
                 for component in implementation.function():  # type: ignore[attr-defined]
                     components.append(self.checked(component, caller.name, plugin, components))
+                    if len(components) > MOST:
+                        raise _Faulty(f"it does not stop: more than {MOST} declarations")
             except _Faulty as fault:
                 raise _Faulty(f"{caller.name}(): {fault.cause}") from None
             except (Exception, SystemExit) as error:
@@ -218,6 +234,12 @@ class _Found:
             isinstance(build, str) and BUILD.fullmatch(build)
         ):
             raise _Faulty(f'the build path of the {what} is not "module:attribute": {build!r}')
+        if isinstance(component, Recipe) and not (isinstance(component.path, str) and FILE.fullmatch(component.path)):
+            raise _Faulty(f'the path of the {what} is not "package:file": {component.path!r}')
+        for field in attrs.fields(kind):
+            value = getattr(component, field.name)
+            if value is not field.default and "Callable[" in str(field.type) and not callable(value):
+                raise _Faulty(f"the {field.name} of the {what} is not a function: {value!r}")
         options = getattr(component, "options", None)
         if options is not None and inspect.isclass(options) and attrs.has(options):
             attrs.resolve_types(options)

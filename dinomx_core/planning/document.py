@@ -12,6 +12,7 @@ import attrs
 import tomli
 
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.faults import authors, cause
 from dinomx_core.errors import ConfigError, PluginError, Problem
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
 
@@ -220,7 +221,12 @@ def _with_recipe(document: Document, registry: Registry, above: tuple[str, ...])
     except PluginError as error:
         raise ConfigError([Problem(str(error), "recipe", place)]) from None
     package, _, file = found.path.partition(":")
-    text = (resources.files(package) / file).read_text("utf-8")
+    try:
+        text = (resources.files(package) / file).read_text("utf-8")
+    except (ImportError, TypeError, OSError, UnicodeDecodeError) as error:
+        owner = next((p.distribution for p in registry.plugins if found in p.components), "unknown")
+        told = f'recipe "{recipe}" of {owner} cannot be read from {found.path}: {cause(error)}; {authors(owner)}'
+        raise ConfigError([Problem(told, "recipe", place)]) from None
     below = _with_recipe(parse(text, f"recipe {recipe}"), registry, (*above, recipe))
     return merge(below, document)
 

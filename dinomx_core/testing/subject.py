@@ -16,7 +16,7 @@ import tomli
 
 from dinomx_core.api import plan
 from dinomx_core.declare.components import Component
-from dinomx_core.declare.discover import Plugin, discover
+from dinomx_core.declare.discover import MODULE, Plugin, discover
 from dinomx_core.declare.values import REQUIRED, Chosen
 from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.planning import document
@@ -257,6 +257,8 @@ def find(name: str | ModuleType, options: Options | None = None) -> Subject:
         if given in (plugin.name, plugin.distribution, plugin.distribution.removeprefix("dinomx-"), plugin.module):
             return Subject(plugin, options or {})
     try:
+        if not MODULE.fullmatch(given):
+            raise ModuleNotFoundError(name=given)
         module = importlib.import_module(given)
     except Exception as error:
         if not isinstance(error, ImportError) or (error.name != given.partition(".")[0] and error.name != given):
@@ -268,9 +270,12 @@ def find(name: str | ModuleType, options: Options | None = None) -> Subject:
 
 
 def project_of(folder: Path) -> str:
-    """The name of the package that a folder holds; "" where it holds none."""
+    """The name of the package that a folder holds; "" where it holds none. Raises PluginError where its pyproject.toml is no TOML."""
     told = folder / "pyproject.toml"
-    return tomli.loads(told.read_text("utf-8")).get("project", {}).get("name", "") if told.is_file() else ""
+    try:
+        return tomli.loads(told.read_text("utf-8")).get("project", {}).get("name", "") if told.is_file() else ""
+    except ValueError as error:
+        raise PluginError(f"{told} is no TOML: {error}") from None
 
 
 def installed() -> Iterator[Subject]:
