@@ -143,7 +143,9 @@ class _Found:
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in `--json`
                     module = importlib.import_module(plugin.module)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 reason = not_imported(plugin.module, plugin.distribution, error)
                 self.plugins.append(attrs.evolve(plugin, error=reason))
                 return
@@ -186,7 +188,7 @@ class _Found:
                 f"uninstall one of them: pip uninstall {plugin.distribution}",
             )
         for name, value in vars(module).items():
-            if not callable(value) or not hasattr(value, f"{hooks.PROJECT}_impl"):
+            if not inspect.isroutine(value) or not hasattr(value, f"{hooks.PROJECT}_impl"):
                 continue
             if not hasattr(self.manager.hook, name):
                 words = [hook.removeprefix("dinomx_") for hook in hooks.HOOKS.values()]
@@ -209,10 +211,14 @@ class _Found:
                         raise _Faulty(f"it does not stop: more than {MOST} declarations")
             except _Faulty as fault:
                 raise _Faulty(f"{caller.name}(): {fault.cause}") from None
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise _Faulty(f"{caller.name}() raised {cause(error)}") from None
         if not components:
-            raise _Faulty("it declares nothing: no function of its module is marked with @hookimpl")
+            marked = bool(self.manager.get_hookcallers(module))
+            why = "its hooks yield nothing" if marked else "no function of its module is marked with @hookimpl"
+            raise _Faulty(f"it declares nothing: {why}")
         return components
 
     def checked(self, component: Any, hook: str, plugin: Plugin, others: list[Declared]) -> Declared:

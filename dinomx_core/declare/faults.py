@@ -4,13 +4,41 @@ import importlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import GeneratorType
 from typing import Any
 
 import attrs
 
+from dinomx_core.declare.facts import (
+    BackboneShape,
+    DataInfo,
+    Frozen,
+    HeadShape,
+    Parameters,
+    Preprocessing,
+    Request,
+    View,
+)
 from dinomx_core.errors import UNREADABLE, DinomxError, PluginError
 
+READ = (
+    "inspect",
+    "index",
+    "shape",
+    "check",
+    "from_weights",
+)  # functions that look at files, whose faults the plan tells
+SEVERAL: dict[str, Any] = {
+    "requests": Request,
+    "networks": Frozen,
+    "views": View,
+    "check": tuple,
+}  # what functions give, any number of them
+ONE: dict[str, Any] = {
+    "inspect": DataInfo,
+    "shape": (BackboneShape, HeadShape),
+    "preprocessing": Preprocessing,
+    "adapt": Parameters,
+}
 OURS = (str(Path(__file__).parents[1]), importlib.__file__, "<")  # beginnings of files that are not a plugin's
 
 
@@ -41,18 +69,25 @@ class Guarded:
     """A function of a declaration; what it raises that is no message for users names the component and its package."""
 
     function: Callable[..., Any]
+    name: str
     what: str
     package: str
 
     def __call__(self, *given: Any) -> Any:
-        """The function's result; what a generator yields, as a list. Raises PluginError."""
+        """The function's result, of several things as a list. Raises PluginError."""
+        passed = (DinomxError, *UNREADABLE) if self.name in READ else (DinomxError,)
         try:
             result = self.function(*given)
-            return list(result) if isinstance(result, GeneratorType) else result
-        except (DinomxError, *UNREADABLE):
+            result = list(result) if self.name in SEVERAL else result
+        except passed:
             raise
         except Exception as error:
             raise PluginError(f"{self.what} failed: {cause(error)}; {authors(self.package)}") from error
+        kind = SEVERAL.get(self.name) or ONE.get(self.name)
+        for one in result if self.name in SEVERAL else [result]:
+            if kind and not isinstance(one, kind):
+                raise PluginError(f"{self.what} gave {one!r}, which does not belong there; {authors(self.package)}")
+        return result
 
 
 def guarded(component: Any, package: str) -> Any:
@@ -62,5 +97,5 @@ def guarded(component: Any, package: str) -> Any:
         value = getattr(component, field.name)
         if callable(value) and not isinstance(value, type):
             what = f'{component.kind} "{component.name}" of {package}: its function `{field.name}`'
-            changes[field.name] = Guarded(value, what, package)
+            changes[field.name] = Guarded(value, field.name, what, package)
     return attrs.evolve(component, **changes)
