@@ -77,6 +77,7 @@ def test_they_work_installed_alone_and_mixed(environment, tmp_path):
 
     for package in PACKAGES:
         run(package.folder / "example.toml", package.folder.name)
+        done(environment.run("dinomx", "plugin", "check", package.name, "--fast", cwd=tmp_path))
     run(TOP / "examples" / "plugins" / "mix.toml", "mix")
     assert all(row["gradient_norm"] > 0 for row in rows(tmp_path / "runs" / "mix" / "metrics.jsonl"))
     assert not list((tmp_path / "runs" / "mix").glob("checkpoints/*/teacher.safetensors"))

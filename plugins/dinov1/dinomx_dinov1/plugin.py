@@ -32,6 +32,8 @@ from dinomx_core import (
 from dinomx_core.builtin.families import FAMILIES, Known
 from dinomx_core.builtin.family_tensors import tensors_of
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class Centering:

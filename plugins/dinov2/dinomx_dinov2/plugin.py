@@ -28,6 +28,8 @@ from dinomx_core import (
 from dinomx_core.builtin.families import Hf, hf_shape
 from dinomx_dinov1.plugin import DinoHead, PrototypeLoss, head_shape
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class SinkhornKnopp:

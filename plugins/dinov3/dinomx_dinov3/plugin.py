@@ -29,6 +29,8 @@ from dinomx_dinov1.plugin import Projection, mlp_parameters
 from dinomx_dinov2.plugin import Transformer, refuse_scratch, shared_options
 from dinomx_dinov3 import convnext
 
+DINOMX_API = 1
+
 TEACHER = "gram"  # the network's name
 
 

@@ -8,6 +8,8 @@ import attrs
 
 from dinomx_core import Draft, Frozen, Loss, Recipe, Request, Strategy, hookimpl, not_empty, not_negative, option
 
+DINOMX_API = 1
+
 some_model = not_empty("name a run, a checkpoint, a model folder, a checkpoint file or a model id")
 
 

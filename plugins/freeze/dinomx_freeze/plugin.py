@@ -9,6 +9,8 @@ import attrs
 from dinomx_core import DataError, Draft, Length, Parameters, Strategy, hookimpl, not_negative, option
 from dinomx_core.declare.layout import Layout
 
+DINOMX_API = 1
+
 Part = Literal["embeddings", "query", "key", "value", "output", "mlp", "norm", "scale", "last"]
 
 

@@ -8,6 +8,8 @@ import attrs
 
 from dinomx_core import Division, Draft, Load, Parallelism, Processes, hookimpl, option
 
+DINOMX_API = 1
+
 Number = Literal["float32", "bf16"]
 BYTES = {"float32": 4, "bf16": 2}
 OLDEST = (2, 13)  # version of torch whose FSDP2 this was written against

@@ -3,6 +3,8 @@
 from dinomx_core import Command, Evaluator, hookimpl
 from dinomx_interpret.localisation import Localisation, check_localisation
 
+DINOMX_API = 1
+
 
 @hookimpl
 def dinomx_evaluators():

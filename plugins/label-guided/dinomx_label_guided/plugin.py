@@ -6,6 +6,8 @@ import attrs
 
 from dinomx_core import Draft, Length, Placement, fraction, hookimpl, not_negative, option
 
+DINOMX_API = 1
+
 
 def not_negative_values(instance: object, attribute: object, value: dict[str, float]) -> None:
     """attrs validator: a table of numbers, none below 0."""

@@ -9,6 +9,8 @@ import attrs
 from dinomx_core import DataError, Parameters, Strategy, below_one, hookimpl, option, positive
 from dinomx_core.declare.layout import Layout
 
+DINOMX_API = 1
+
 Role = Literal["query", "key", "value", "output", "mlp"]
 SHOWN = 4  # names in a message
 

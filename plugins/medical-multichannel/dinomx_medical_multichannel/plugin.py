@@ -20,6 +20,8 @@ from dinomx_medical_multichannel.numbers import (
     window_channels,
 )
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class Dicom:

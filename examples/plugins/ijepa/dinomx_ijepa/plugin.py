@@ -16,6 +16,8 @@ from dinomx_core import (
     share_range,
 )
 
+DINOMX_API = 1
+
 AXES = 2  # of an image; sines and cosines of each
 
 

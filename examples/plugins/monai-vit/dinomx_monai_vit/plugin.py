@@ -9,6 +9,8 @@ import attrs
 from dinomx_core import Backbone, BackboneShape, Draft, below_one, hookimpl, not_negative, option, positive
 from dinomx_core.declare.layout import Layout
 
+DINOMX_API = 1
+
 LAYOUT = Layout(
     "model.blocks",
     ("model.patch_embedding.", "model.cls_token", "mask_token"),

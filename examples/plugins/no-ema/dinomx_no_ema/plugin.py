@@ -6,6 +6,8 @@ import attrs
 
 from dinomx_core import Strategy, hookimpl
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class NoEma:

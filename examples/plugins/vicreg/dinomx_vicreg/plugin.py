@@ -7,6 +7,8 @@ import attrs
 
 from dinomx_core import Draft, Head, HeadShape, Loss, Request, hookimpl, not_negative, option, positive
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class Vicreg:

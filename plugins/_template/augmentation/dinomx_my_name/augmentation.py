@@ -1,7 +1,5 @@
 """The augmentation."""
 
-from random import Random
-
 import torch
 
 from dinomx_core.training import pixels as px
@@ -19,11 +17,11 @@ class MyNameAugmentation(Augmentation):
 
     def __call__(self, item: Item, stream: Stream) -> dict[str, list[Crop]]:
         """The crops of one image."""
-        return {"global": [self.crop(item, stream.purpose("global box")) for _ in range(self.options.count)]}
+        return {"global": [self.crop(item, stream) for _ in range(2)]}
 
-    def crop(self, item: Item, rng: Random) -> Crop:
+    def crop(self, item: Item, stream: Stream) -> Crop:
         """One crop; a negative side of its box says that it is flipped."""
-        o, (height, width) = self.options, item.image.shape[-2:]
+        o, (height, width), rng = self.options, item.image.shape[-2:], stream.purpose("global box")
         side = max(1, round(min(height, width) * rng.uniform(o.smallest, 1.0)))
         top, left = rng.randint(0, height - side), rng.randint(0, width - side)
         cut = px.to_float(px.resize(item.image[:, top : top + side, left : left + side], (o.size, o.size)))

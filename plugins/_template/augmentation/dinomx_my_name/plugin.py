@@ -4,12 +4,13 @@ import attrs
 
 from dinomx_core import Augmentation, Preprocessing, View, fraction, hookimpl, option, positive
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class MyName:
-    """Square crops, flipped along both axes: for images that have no up and no left."""
+    """Two square crops, flipped along both axes: for images that have no up and no left."""
 
-    count: int = option(2, "crops of an image", check=positive)
     size: int = option(16, "side of a crop in pixels", check=positive)
     smallest: float = option(0.5, "side of the smallest crop, as a share of the image's shorter one", check=fraction)
     mean: list[float] = option([0.5], "subtracted from pixels over 0..1, one for all channels or one a channel")
@@ -22,6 +23,6 @@ def dinomx_augmentations():
         "my-name",
         MyName,
         "dinomx_my_name.augmentation:MyNameAugmentation",
-        views=lambda o: [View("global", o.count, o.size, key="size")],
+        views=lambda o: [View("global", 2, o.size, key="size")],
         preprocessing=lambda o: Preprocessing(o.size, o.size, tuple(o.mean), tuple(o.std)),
     )

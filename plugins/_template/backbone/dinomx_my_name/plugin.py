@@ -5,6 +5,8 @@ import attrs
 from dinomx_core import Backbone, BackboneShape, hookimpl, option, positive
 from dinomx_core.builtin.families import Hf, hf_shape
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class MyName:

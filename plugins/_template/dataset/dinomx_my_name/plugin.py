@@ -4,6 +4,8 @@ import attrs
 
 from dinomx_core import DataInfo, Dataset, hookimpl, option, positive
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class MyName:

@@ -4,6 +4,8 @@ import attrs
 
 from dinomx_core import Chosen, Evaluator, hookimpl, option, positive, slot
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class MyName:

@@ -2,6 +2,8 @@
 
 from dinomx_core import Recipe, hookimpl
 
+DINOMX_API = 1
+
 
 @hookimpl
 def dinomx_recipes():

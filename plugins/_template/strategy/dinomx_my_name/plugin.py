@@ -4,6 +4,8 @@ import attrs
 
 from dinomx_core import DataError, Parameters, Strategy, hookimpl, option
 
+DINOMX_API = 1
+
 
 @attrs.frozen
 class MyName:
