@@ -223,8 +223,8 @@ def main() -> None:
     try:
         app()
     except DinomxError as error:
-        if isinstance(error, ConfigError) and (world := started(os.environ)) and world.local_rank:
-            sys.exit(error.exit_code)  # the first process of each host tells it
+        if isinstance(error, ConfigError) and not error.alone and (world := started(os.environ)) and world.local_rank:
+            sys.exit(error.exit_code)  # the first process of each host tells what all of them have found
         text = f"{error.label}: {error}" if "\n" not in str(error) else f"{error.label}s:\n{error}"
         print(text, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -8,6 +8,7 @@ class DinomxError(Exception):
 
     exit_code = 1
     label = "error"
+    alone = False  # whether only one of several processes raises it, which then tells it, whichever it is
 
 
 @attrs.frozen

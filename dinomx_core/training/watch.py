@@ -182,6 +182,8 @@ def watched(world: World, folder: Path | None) -> Iterator[Watch]:
         outcome = Outcome.of(error, world.rank)
         if not watch.publish(outcome):
             os._exit(outcome.error().exit_code if folder is None else 0)
-        raise outcome.error() from None
+        first = outcome.error()
+        first.alone = True
+        raise first from None
     finally:
         watch.done.set()
