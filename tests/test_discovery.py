@@ -88,4 +88,9 @@ def test_what_is_deprecated_is_told_once_with_its_remedy(install, toy):
         'loss.again: loss "spread" is deprecated: use variance',
         "dinomx-spread: Wish will go; use Want",
     ]
+    unused = LOSS.replace('option(1.0, "how far")', 'option([], "how far", deprecated="use distance")').replace(
+        ": float", ": list[float]"
+    )
+    install("still", unused.replace('"spread"', '"still"'))
+    assert not [text for text in api.plan(toy(loss={"still": {}})).warnings if "deprecated" in text]
     assert not [text for text in api.plan(toy()).warnings if "will go" in text]

@@ -50,6 +50,8 @@ def test_no_word_stands_twice_or_is_a_table_of_ours():
         ({"optimizer": {"Learning-Rate": 1}}, 'optimizer.Learning-Rate: unknown key; here it is "lr"'),
         ({"loader": {"batch_size": 4}}, "loader.batch_size: unknown key; here it is [run] batch_size = 64"),
         ({"backbone": {"gpus": 2}}, 'backbone.gpus: unknown key; here it is [parallelism] name = "ddp"'),
+        ({"lora": {"rank": 4}}, "lora: unknown key; here it is [strategy.lora]"),
+        ({"fsdp": True}, 'fsdp: unknown key; here it is [parallelism] name = "fsdp"'),
         ({"run": {"stepz": 4}}, 'run.stepz: unknown key; did you mean "steps"?'),
     ],
 )  # fmt: skip
@@ -57,6 +59,12 @@ def test_messages(toy, changes, message):
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(**changes))
     assert message in str(caught.value)
+
+
+def test_the_core_names_none_of_the_plugins_components():
+    core = {c.name for plugin in discover().plugins if plugin.name == "builtin" for c in plugin.components}
+    named = re.findall(r"(?:name = \"|\[(?:evaluate|tracker|strategy|head|loss)\.)([\w-]+)", " ".join(OURS))
+    assert set(named) - {"first"} <= core
 
 
 def test_how_components_are_picked():

@@ -20,7 +20,8 @@ def deprecated(spec: RunSpec, document: Document, registry: Registry) -> Iterato
             yield f'{key}: {component.kind} "{component.name}" is deprecated: {component.deprecated}'
         for field in attrs.fields(type(chosen.options)):
             remedy = field.metadata.get("deprecated")
-            if remedy and getattr(chosen.options, field.name) != field.default:
+            default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+            if remedy and getattr(chosen.options, field.name) != default:
                 yield f"{document.place((*path, field.name))}: {key}.{field.name} is deprecated: {remedy}"
     for plugin in registry.plugins:
         if plugin.distribution in used:

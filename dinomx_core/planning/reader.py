@@ -32,7 +32,14 @@ class _Reader:
     def known(self) -> None:
         known = [*SECTIONS, *SLOTS, *LABELLED, "recipe", *(listing for _, listing in LABELLED.values() if listing)]
         if unknown := [key for key in self.document.data if key not in known]:
-            self.problems.extend(problems_of(UnknownKeys(unknown, [*known, "stage"]), (), self.document))
+            there = {key: written(self.registry, key) for key in unknown}  # components by their names, of any plugin
+            rest = [key for key in unknown if not there[key]]
+            self.problems.extend(problems_of(UnknownKeys(rest, [*known, "stage"]), (), self.document))
+            self.problems += [
+                Problem(f"unknown key; here it is {ours}", key, self.document.place((key,)))
+                for key, ours in there.items()
+                if ours
+            ]
 
     def attempt(self, path: Path_, read: Callable[[], Any]) -> Any:
         try:

@@ -5,14 +5,14 @@ from dinomx_core.planning.spec import LABELLED, SLOTS
 
 # What a config says -> what others call it.
 OURS = {
-    '[run] steps = "100 passes"': "epochs epoch max_epochs num_epochs num_train_epochs n_epochs",
-    "[run] steps = 10000": "max_steps num_steps total_steps iterations max_iter max_iters",
+    '[run] steps = "100 passes"': "epochs epoch max_epochs num_epochs num_train_epochs n_epochs nb_epochs total_epochs",
+    "[run] steps = 10000": "max_steps num_steps total_steps iterations max_iter max_iters n_steps train_steps",
     "[run] batch_size = 64": "batch_size batch bs train_batch_size batch_size_per_gpu batch_size_per_device per_device_train_batch_size",
     "[run] accumulation = 4": "accumulate_grad_batches gradient_accumulation gradient_accumulation_steps grad_accum",
-    '[run] precision = "bf16"': "precision amp fp16 bf16 mixed_precision use_fp16 dtype autocast",
+    '[run] precision = "bf16"': "precision amp fp16 bf16 mixed_precision use_fp16 dtype autocast use_amp amp_dtype",
     "[run] seed = 0": "seed random_seed",
     '[run] device = "cpu"': "device accelerator use_cuda",
-    '[run] out = "runs"': "output_dir out_dir save_dir log_dir work_dir run_dir checkpoint_dir",
+    '[run] out = "runs"': "output_dir out_dir save_dir log_dir work_dir run_dir checkpoint_dir output_path results_dir",
     '[run] name = "first"': "run_name exp_name experiment experiment_name",
     '[run] start = "runs/earlier"': "resume resume_from resume_from_checkpoint init_from init_checkpoint ckpt_path",
     '[run] recompute = "blocks"': "gradient_checkpointing activation_checkpointing checkpoint_activations",
@@ -23,19 +23,14 @@ OURS = {
     "[optimizer] clip = 3.0": "clip_grad grad_clip gradient_clip gradient_clip_val max_grad_norm clip",
     "[optimizer] layer_decay = 0.9": "layerwise_decay layer_wise_decay llrd",
     "[checkpoint] every = 1000": "save_every save_steps saveckp_freq save_interval save_freq checkpoint_every",
-    '[data] name = "image-folder"': "dataset datasets train_dataset train_data",
+    '[data] name = "image-folder"': "dataset datasets train_dataset train_data dataset_path input_dir",
     '[data] path = "images/"': "data_path data_dir image_dir image_folder root train_dir",
-    '[backbone] name = "vit"': "model arch architecture network encoder model_name backbone_name",
+    '[backbone] name = "hf"': "model arch architecture network encoder model_name backbone_name",
     '[augmentation] name = "multicrop"': "transform transforms augmentations crops crop_size img_size image_size local_crops_number",
     '[teacher] name = "ema"': "ema momentum_teacher ema_decay teacher_momentum momentum",
     '[parallelism] name = "ddp"': "ddp gpus num_gpus n_gpus devices world_size nproc_per_node num_nodes nodes distributed trainer",
-    '[parallelism] name = "fsdp"': "fsdp deepspeed sharding",
     "[evaluate.knn]": "eval evaluation evaluations val validation eval_every knn",
     "[tracker.wandb]": "wandb logger loggers logging tensorboard mlflow callbacks report_to",
-    "[strategy.lora]": "lora peft adapter",
-    "[strategy.freeze]": "freeze frozen freeze_backbone unfreeze",
-    "[head.dino]": "projector projection_head out_dim proj_dim",
-    "[loss.dino]": "objective criterion losses_weights method",
 }
 WORDS = {word: ours for ours, words in OURS.items() for word in words.split()}
 
