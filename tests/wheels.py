@@ -33,34 +33,18 @@ class Environment:
 
     def install(self, *what: str | Path) -> str:
         """pip install of wheels by the name of their package, or of folders ("-e", path); what pip said."""
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(self.bin / "python"),
-            "--disable-pip-version-check",
-            "install",
-        ]
-        offline = ["--no-index", "--no-deps", "--no-build-isolation", "--find-links", str(self.wheels)]
-        return done(
-            subprocess.run([*pip, *offline, *map(str, what)], capture_output=True, text=True, env=self.variables())
-        )
+        return self._pip("--no-deps", "--no-build-isolation", *what)
 
     def would_install(self, *what: str) -> list[str]:
         """What pip would bring along, with everything that these packages need."""
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(self.bin / "python"),
-            "--disable-pip-version-check",
-            "install",
-        ]
-        offline = ["--dry-run", "--no-index", "--find-links", str(self.wheels)]
-        said = done(subprocess.run([*pip, *offline, *what], capture_output=True, text=True, env=self.variables()))
+        said = self._pip("--dry-run", *what)
         return next(line for line in said.splitlines() if line.startswith("Would install")).split()[2:]
+
+    def _pip(self, *words: str | Path) -> str:
+        """What `pip install` says, with nothing but the wheels to install from; it has to succeed."""
+        base = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "--disable-pip-version-check"]
+        offline = ["install", "--no-index", "--find-links", str(self.wheels), *map(str, words)]
+        return done(subprocess.run([*base, *offline], capture_output=True, text=True, env=self.variables()))
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of this environment."""
