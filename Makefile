@@ -1,4 +1,5 @@
 PYTHON ?= python3
+PYTEST := -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
@@ -20,13 +21,13 @@ quickstart: install
 	$(BIN)/dinomx run examples/quickstart.toml --overwrite
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Do label-guided crops help the model find objects? Guided against unguided, and against crops guided to boxes of other images.
 
-python benchmarks/guided_crops.py cutouts|cortex [DATA] [--steps 150] [--seeds 3] [--arms unguided guided random] [--set A.B=VALUE …]
+python benchmarks/guided_crops.py cutouts|brain|cortex [DATA] [--steps 300] [--seeds 3] [--arms unguided guided random] [--set A.B=VALUE …]
 
 DATA is the folder of `guided_data.py`. Every arm has the same steps, seeds and sizes of crops; labels are not seen when measuring. Prints
 means over the seeds and their standard deviations, before training and after; `guided` figures differ from `unguided` ones by what the
@@ -29,9 +29,9 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
         plain = {key: value for key, value in images.items() if key != "mask"}
         images = {"name": "marked", "images": plain, "boxes": str(data / "random.csv")}
     return {
-        "recipe": "dinov1-small",
+        "recipe": "dinov2-small",
         "run": {
-            "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps, "batch_size": 64, "seed": seed, "device": "cpu",
+            "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps, "batch_size": 32, "seed": seed, "device": "cpu",
             "precision": "float32", "threads": given.threads,
         },
         "data": images,
@@ -54,9 +54,9 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
 def main() -> None:
     """Parse, run, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "cortex"))
+    parser.add_argument("name", choices=("cutouts", "brain", "cortex"))
     parser.add_argument("data", nargs="?", type=Path, default=Path("data"))
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--arms", nargs="+", default=["unguided", "guided", "random"])

@@ -1,12 +1,15 @@
-"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|cortex [FOLDER] [--raw RAW]`.
+"""Images with objects and their masks, for `guided_crops.py`: `python benchmarks/guided_data.py cutouts|brain|cortex [FOLDER] [--raw RAW]`.
 
 cutouts   photo-like cut-outs (Debian package tuxpaint-stamps-default, GPL-2) on textures (images of the PyPI package scikit-image), 64 x
           64 pixels: a food or a plant, which is marked, beside a building, a vehicle or a tool, which is not; a quarter of the objects is
           in the test set only
+brain     places of 96 x 96 mm, 64 x 64 pixels, in axial slices of two heads without their skulls, T1; marked is the cerebellum. One head is
+          trained on (Debian package mricron-data, as are the labels of regions), the other tested (PyPI package nilearn, BSD-3)
 cortex    places of 64 x 64 pixels in one image of 1112 x 402 pixels of a slice of brain, three markers of neurons (PyPI package
           ndev-sampledata, BSD-3); marked is where the first marker (CTIP2) is brightest; the test set is the image's right third
 
-RAW holds the packages' files: stamps/ (usr/share/tuxpaint/stamps of the one), skimage/data/ and ndev_sampledata/samples/ of the others.
+RAW holds the packages' files: stamps/ and mricron/ (usr/share/tuxpaint/stamps and usr/share/mricron of Debian's packages), skimage/data/,
+nilearn/datasets/data/ and ndev_sampledata/samples/ of the others.
 Writes FOLDER/NAME/{train,test}.csv with columns path, mask, label, group, and the boxes of other images in FOLDER/NAME/random.csv.
 """
 
@@ -15,6 +18,7 @@ import csv
 import random
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import tifffile
 from PIL import Image
@@ -25,7 +29,14 @@ SIZES = (0.35, 0.5)  # of an object's longer side, as a share of the image's
 KINDS, OTHERS = ("food", "plants"), ("town", "vehicles", "household")  # marked, and beside it
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
 GREY, CONTRAST = (110, 110, 110), 0.8  # what textures are blended with, and how much is left of them
-SPLIT, COVERED = 270, (0.03, 0.3)  # first column of the test set; how much of a tile may be marked
+COVERED = (0.03, 0.3)  # how much of a place may be marked
+CEREBELLUM = range(91, 117)  # of the regions of AAL
+OTHER_HEAD = (
+    slice(8, 189),
+    slice(9, 226),
+    slice(1, 182),
+)  # its voxels where the first head has any: both are 1 mm apart, in MNI space
+SPLIT = 270  # first column of the cortex' test set
 
 
 def cutouts(raw: Path, out: Path) -> None:
@@ -89,12 +100,34 @@ def composite(
     return image, mask
 
 
+def brain(raw: Path, out: Path) -> None:
+    """Places in axial slices of two heads that have some of the cerebellum."""
+    templates, data = raw / "mricron/templates", raw / "nilearn/datasets/data"
+    marked = np.isin(volume(templates / "aal.nii.gz"), CEREBELLUM)
+    heads = {
+        "train": volume(templates / "ch2bet.nii.gz"),
+        "test": volume(data / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")[OTHER_HEAD],
+    }
+    levels = [level for level in range(marked.shape[2]) if marked[..., level].mean() > 0.003]
+    for name, head in heads.items():
+        grey = (np.clip(head / np.percentile(head[head > 0], 99.5), 0, 1) * 255).astype(np.uint8)
+        slices = [(np.rot90(grey[..., level]), np.rot90(marked[..., level]), level) for level in levels]
+        places(out, name, slices, 96, ("low", "middle", "high"))
+
+
+def volume(file: Path) -> np.ndarray:
+    """The voxels of a NIfTI file."""
+    return np.asarray(nibabel.load(file).dataobj)
+
+
 def cortex(raw: Path, out: Path) -> None:
     """Places in the one image of three markers of neurons; the nuclei that have most of the first one are marked."""
-    planes = tifffile.imread(raw / "ndev_sampledata/samples/neocortex-3Ch.tiff")
-    image = np.stack([grey(plane.astype(float)) for plane in planes], -1)
-    smooth = ndimage.gaussian_filter(planes[0].astype(float), 1.5)
-    places(out, image, smooth > np.percentile(smooth, 90))
+    planes = tifffile.imread(raw / "ndev_sampledata/samples/neocortex-3Ch.tiff").astype(float)
+    image = np.stack([grey(plane) for plane in planes], -1)
+    smooth = ndimage.gaussian_filter(planes[0], 1.5)
+    marked = smooth > np.percentile(smooth, 90)
+    for name, columns in (("train", slice(None, SPLIT)), ("test", slice(SPLIT, None))):
+        places(out, name, [(image[:, columns], marked[:, columns], None)], SIDE, ("least", "middle", "most"))
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
@@ -103,24 +136,37 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return (np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def places(out: Path, image: np.ndarray, marked: np.ndarray) -> None:
-    """Tiles of an image (H, W, 3) of which some share is marked (H, W), the test set's from a column on; the label is how much of a tile is
-    marked: least, middle, most."""
-    rng = random.Random(0)
-    height, width = marked.shape
-    for name, count, (first, last) in (("train", TRAIN, (0, SPLIT)), ("test", TEST, (SPLIT, width))):
-        found = []
-        while len(found) < count:
-            top, left = rng.randint(0, height - SIDE), rng.randint(first, last - SIDE)
-            place = slice(top, top + SIDE), slice(left, left + SIDE)
-            if COVERED[0] < marked[place].mean() < COVERED[1]:
-                found.append((image[place], marked[place]))
-        edges = np.quantile([mask.mean() for _, mask in found], (1 / 3, 2 / 3))
-        rows = []
-        for number, (pixels, mask) in enumerate(found):
-            files = write(out, f"{name}{number:04}", Image.fromarray(pixels), Image.fromarray(mask.astype(np.uint8)))
-            rows.append((*files, ("least", "middle", "most")[int(np.searchsorted(edges, mask.mean()))], name))
-        table(out / f"{name}.csv", rows)
+def places(
+    out: Path,
+    name: str,
+    slices: list[tuple[np.ndarray, np.ndarray, int | None]],
+    side: int,
+    labels: tuple[str, str, str],
+) -> None:
+    """Squares, maybe mirrored, of images (H, W) or (H, W, 3) of which some share is marked (H, W). The label is a third: of the images'
+    numbers, or where they have none of how much is marked."""
+    rng = random.Random(name)
+    found = []
+    while len(found) < (TRAIN if name == "train" else TEST):
+        image, marked, number = rng.choice(slices)
+        top, left = (rng.randint(0, length - side) for length in marked.shape)
+        pixels, mask = (whole[top : top + side, left : left + side] for whole in (image, marked))
+        if COVERED[0] < mask.mean() < COVERED[1]:
+            turn = rng.choice((1, -1))
+            found.append((pixels[:, ::turn], mask[:, ::turn], mask.mean() if number is None else number))
+    edges = np.quantile([key for *_, key in found], (1 / 3, 2 / 3))
+    rows = []
+    for number, (pixels, mask, key) in enumerate(found):
+        picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+        objects = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8))
+        files = write(
+            out,
+            f"{name}{number:04}",
+            picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR),
+            objects.resize((SIDE, SIDE), Image.Resampling.NEAREST),
+        )
+        rows.append((*files, labels[int(np.searchsorted(edges, key))], name))
+    table(out / f"{name}.csv", rows)
 
 
 def write(out: Path, name: str, image: Image.Image, mask: Image.Image) -> tuple[str, str]:
@@ -150,11 +196,11 @@ def table(file: Path, rows: list[tuple[str, ...]]) -> None:
 def main() -> None:
     """Parse and make."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "cortex"))
+    parser.add_argument("name", choices=("cutouts", "brain", "cortex"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("--raw", type=Path, default=Path("raw"))
     given = parser.parse_args()
-    {"cutouts": cutouts, "cortex": cortex}[given.name](given.raw, given.folder / given.name)
+    {"cutouts": cutouts, "brain": brain, "cortex": cortex}[given.name](given.raw, given.folder / given.name)
 
 
 if __name__ == "__main__":
