@@ -272,3 +272,9 @@ def test_missing_data_are_reported_beside_wrong_keys(errors):
         'c.toml:12: backbone.dept: unknown key; did you mean "depth"?',
         'c.toml:7: data.path: there is no folder "nosuch"',
     ]
+
+
+def test_a_key_of_another_component_says_whose_it_is(errors):
+    (message,) = errors(GOOD + "[backbone]\nweights = 'here'\n")
+    assert message.startswith("c.toml:11: backbone.weights: unknown key; known: depth, ")
+    assert message.endswith(', width ("dinov2", "dinov2-registers", "dinov3-convnext", "dinov3-vit", "hf" have it)')

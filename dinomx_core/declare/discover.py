@@ -65,6 +65,16 @@ class Registry:
         """The declarations of a kind."""
         return [c for plugin in self.plugins for c in plugin.components if c.kind == kind]
 
+    def having(self, kind: str, key: str) -> list[str]:
+        """Sorted names of the installed components of a kind that have an option."""
+        return sorted(
+            {
+                component.name
+                for component in self.all(kind)
+                if component.options is not None and key in attrs.fields_dict(component.options)
+            }
+        )
+
     def find(self, kind: str, name: str) -> Any:
         """The declaration of a component.
 

@@ -35,6 +35,7 @@ class UnknownKeys(Exception):
 
     def __init__(self, keys: list[str], known: list[str]):
         self.keys, self.known = keys, known
+        self.elsewhere: dict[str, str] = {}  # words on who has a key
         super().__init__(f"unknown keys {keys}")
 
 
@@ -51,6 +52,12 @@ def suggestion(name: str, known: list[str]) -> str:
     if close := difflib.get_close_matches(name, known, n=1):
         return f'; did you mean "{close[0]}"?'
     return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def belongs(registry: Registry, kind: str, key: str) -> str:
+    """` ("hf" has it)`, or nothing where no component of a kind has an option."""
+    found = registry.having(kind, key)
+    return f" ({', '.join(map(show, found))} {'has' if len(found) == 1 else 'have'} it)" if found else ""
 
 
 def _strict(kind: type, words: str, accepts: Callable[[Any], bool]) -> Callable[[Any, Any], Any]:
@@ -221,6 +228,7 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
             for inner in group.exceptions:
                 if isinstance(inner, UnknownKeys):
                     inner.known = ["name", *common, *inner.known]
+                    inner.elsewhere = {key: belongs(registry, kind, key) for key in inner.keys}
                 errors.append(inner)
     if errors:
         raise cattrs.ClassValidationError("", errors, component.options)
@@ -257,7 +265,7 @@ def problems_of(error: BaseException, path: Path_, document: Document) -> list[P
     if isinstance(error, UnknownKeys):
         return [
             Problem(
-                f"unknown key{instead(key, path) or suggestion(key, error.known)}",
+                f"unknown key{instead(key, path) or suggestion(key, error.known)}{error.elsewhere.get(key, '')}",
                 ".".join((*path, key)),
                 document.place((*path, key)),
             )

@@ -62,6 +62,7 @@ class Guided(Placement):
 
     def __init__(self, options: LabelGuided | AttentionGuided):
         self.probability = options.probability
+        self.off_centre = options.off_centre
         self.counts = {"local": options.locals, "global": options.globals}
         self._last: tuple[Any, Interest | None] = (None, None)
 
@@ -76,7 +77,7 @@ class Guided(Placement):
         point = None if interest is None else self.point(interest, rng)
         if point is None:
             return box, PLAIN
-        return around(point, box, item.image.shape[-2:]), GUIDED
+        return around(point, box, item.image.shape[-2:], self.off_centre, rng), GUIDED
 
     def interest(self, item: Item) -> Interest | None:
         """What may be looked at in an image, None where nobody says; read once for all its crops."""
@@ -163,9 +164,13 @@ def drawn(boxes: list[list[int]], parts: np.ndarray | None, count: int, objects:
     return Point(*divmod(int(found[rng.randrange(len(found))]), parts.shape[1]))
 
 
-def around(point: Point, box: Box, size: tuple[int, ...]) -> Box:
-    """A box of the same size with its centre at a pixel, moved into the image where it would reach over an edge."""
+def around(point: Point, box: Box, size: tuple[int, ...], off_centre: float, rng: Random) -> Box:
+    """A box of the same size with a pixel in its middle, or with 1 `off_centre` anywhere in it, moved into the image where it would reach
+    over an edge."""
     _, _, height, width = box
-    top = min(max(0, point.row - height // 2), size[0] - height)
-    left = min(max(0, point.column - width // 2), size[1] - width)
+    down, across = (
+        0.5 + off_centre * (rng.random() - 0.5) for _ in range(2)
+    )  # where in the box the pixel lies, as shares of its sides
+    top = min(max(0, point.row - int(height * down)), size[0] - height)
+    left = min(max(0, point.column - int(width * across)), size[1] - width)
     return top, left, height, width

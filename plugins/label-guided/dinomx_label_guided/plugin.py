@@ -21,6 +21,9 @@ class LabelGuided:
     probability: float = option(0.5, "of each of the crops below to be put on an object", check=fraction)
     locals: int = option(4, "the first so many local crops of an image may be", check=not_negative)
     globals: int = option(0, "and the first so many global ones", check=not_negative)
+    off_centre: float = option(
+        0.0, "how far from a crop's middle its point may lie: 0 there, 1 anywhere in the crop", check=fraction
+    )
     draw: Literal["objects", "pixels"] = option(
         "objects",
         "within a class: objects, each connected part of a mask and each box as likely as the next; pixels: large objects more often",
@@ -41,6 +44,9 @@ class AttentionGuided:
     globals: int = option(0, "and the first so many global ones", check=not_negative)
     mass: float = option(
         0.6, "share of the attention that the patches hold in which centres may lie: the brightest ones", check=fraction
+    )
+    off_centre: float = option(
+        0.0, "how far from a crop's middle its point may lie: 0 there, 1 anywhere in the crop", check=fraction
     )
     every: Length = option(
         Length(5, "%"), "how often maps are made: of the images that come up a period later, by one forward pass each"

@@ -1,6 +1,7 @@
 """Crops that lie on objects: where, how often, and that nothing else changes."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 import torch
@@ -89,11 +90,20 @@ def test_centres_lie_in_the_object_and_crops_in_the_image():
 
 def test_a_box_reaches_the_object_from_every_edge():
     for point in ((0, 0), (0, WIDTH - 1), (HEIGHT - 1, 0), (HEIGHT - 1, WIDTH - 1), (20, 30)):
-        top, left, height, width = around(point_of(*point), (9, 9, 11, 14), (HEIGHT, WIDTH))
-        assert top <= point[0] < top + height
-        assert left <= point[1] < left + width
-        assert 0 <= top <= HEIGHT - 11
-        assert 0 <= left <= WIDTH - 14
+        for off_centre in (0.0, 0.5, 1.0):
+            for seed in range(20):
+                box = around(point_of(*point), (9, 9, 11, 14), (HEIGHT, WIDTH), off_centre, Random(seed))
+                top, left, height, width = box
+                assert top <= point[0] < top + height
+                assert left <= point[1] < left + width
+                assert 0 <= top <= HEIGHT - 11
+                assert 0 <= left <= WIDTH - 14
+
+
+@pytest.mark.parametrize(("off_centre", "rows"), [(0.0, {5}), (0.5, {2, 3, 4, 5, 6, 7, 8}), (1.0, set(range(11)))])
+def test_a_point_lies_in_the_middle_of_its_crop_or_anywhere_in_it(off_centre, rows):
+    boxes = [around(point_of(20, 30), (0, 0, 11, 14), (HEIGHT, WIDTH), off_centre, Random(seed)) for seed in range(400)]
+    assert {20 - top for top, *_ in boxes} == rows
 
 
 def point_of(row, column):
