@@ -69,17 +69,48 @@ def test_a_torchvision_that_does_not_fit(monkeypatch, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("built", "words"), [(None, "is built without CUDA; install a torch with CUDA"), ("12.8", "is built for CUDA 12.8, and the driver is too old or hidden; update the driver")])  # fmt: skip
-def test_a_gpu_that_torch_does_not_see(monkeypatch, tmp_path, built, words):
+def driver(monkeypatch, tmp_path, script):
+    """An nvidia-smi of our own."""
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 570.1'\n")
+    program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr(machine.shutil, "which", lambda name: str(program))
+
+
+@pytest.mark.parametrize(("built", "words"), [(None, "is built without CUDA; install a torch with CUDA"), ("12.8", "is built for CUDA 12.8, and the driver is too old or hidden; update the driver")])  # fmt: skip
+def test_a_gpu_that_torch_does_not_see(monkeypatch, tmp_path, built, words):
+    driver(monkeypatch, tmp_path, "echo 'NVIDIA H200, 143771 MiB, 570.1'")
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (text,) = told(machine.gpus)
     assert text.startswith("BAD   gpu       NVIDIA H200, 143771 MiB, 570.1; torch ")
     assert words in text
+
+
+def test_a_driver_that_does_not_answer(monkeypatch, tmp_path):
+    driver(monkeypatch, tmp_path, "echo 'could not communicate with the NVIDIA driver'; exit 9")
+    assert told(machine.gpus) == [
+        "BAD   gpu       nvidia-smi failed (could not communicate with the NVIDIA driver); repair or reinstall the NVIDIA driver; without it "
+        "this machine trains on its CPU"
+    ]
+
+
+def test_gpus_are_told_as_torch_numbers_them(monkeypatch, tmp_path):
+    """The program lists all GPUs, in the order of their slots; CUDA_VISIBLE_DEVICES and torch have others."""
+    driver(monkeypatch, tmp_path, "echo 'Tesla T4, 15360 MiB, 550.1'; echo 'NVIDIA H200, 143771 MiB, 550.1'")
+    about = type("About", (), {"name": "NVIDIA H200", "total_memory": 140 * 2**30, "major": 9, "minor": 0})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: about)
+    assert told(machine.gpus) == ["ok    gpu       NVIDIA H200, 140 GiB, compute capability 9.0, driver 550.1, bf16"]
+
+
+def test_versions_of_what_is_optional_are_only_noted(monkeypatch):
+    monkeypatch.setattr(packages, "installed", lambda name: {"pytest": "7.0", "pyarrow": "1.0"}.get(name, "9999"))
+    assert {text for text in told(packages.required) if not text.startswith("ok")} == {
+        f'note  packages  pyarrow is 1.0, and >=17 is needed for dinomx[{extra}]; pip install "pyarrow>=17"'
+        for extra in ("all", "parquet")
+    }
 
 
 def test_what_is_slow_or_small(monkeypatch, tmp_path):

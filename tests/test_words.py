@@ -7,6 +7,7 @@ import pytest
 import tomli
 
 from dinomx_core import ConfigError, api
+from dinomx_core.builtin.crops import Crops
 from dinomx_core.declare.discover import discover
 from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS
@@ -15,9 +16,19 @@ from dinomx_core.planning.words import OURS, WORDS, written
 
 @pytest.mark.parametrize("ours", OURS)
 def test_what_is_said_instead_is_there(ours):
+    if ours.startswith("recipe = "):
+        return
     header, setting = re.fullmatch(r"\[([a-z.]+)\](?: (.+))?", ours).groups()
     table, _, label = header.partition(".")
-    if table in LABELLED:
+    if setting is None and not label:
+        assert table in SECTIONS
+    elif table == "backbone" and "name" not in setting:
+        assert {*tomli.loads(setting)} <= {*attrs.fields_dict(discover().find("backbone", "hf").options)}
+    elif table == "augmentation" and label:
+        views = attrs.fields_dict(discover().find("augmentation", "multicrop").options)
+        assert label in views
+        assert {*tomli.loads(setting)} <= {*attrs.fields_dict(Crops)}
+    elif table in LABELLED:
         assert label in discover().names(LABELLED[table][0])
     elif ours == '[data] path = "images/"':
         assert "path" in attrs.fields_dict(discover().find("dataset", "image-folder").options)
@@ -52,6 +63,15 @@ def test_no_word_stands_twice_or_is_a_table_of_ours():
         ({"backbone": {"gpus": 2}}, 'backbone.gpus: unknown key; here it is [parallelism] name = "ddp"'),
         ({"lora": {"rank": 4}}, "lora: unknown key; here it is [strategy.lora]"),
         ({"fsdp": True}, 'fsdp: unknown key; here it is [parallelism] name = "fsdp"'),
+        ({"method": "dino"}, 'method: unknown key; here it is recipe = "NAME", of those that `dinomx plugins` lists'),
+        ({"train": {"lr": 1}}, "train: unknown key; here it is [run]"),
+        ({"backbone": {"embed_dim": 384}}, 'backbone.embed_dim: unknown key; here it is "width"'),
+        ({"backbone": {"model": "a/b"}}, 'backbone.model: unknown key; here it is "name", or "weights" for a trained one'),
+        ({"augmentation": {"local_crops_number": 8}}, "augmentation.local_crops_number: unknown key; here it is [augmentation.locals] count = 8"),
+        ({"strategy": "deepspeed"}, 'strategy: expected tables [strategy.LABEL]; here it is [parallelism] name = "ddp"'),
+        ({"run": {"precision": "16-mixed"}}, 'got "16-mixed"; did you mean "fp16"?'),
+        ({"run": {"precision": "fp32"}}, 'got "fp32"; did you mean "float32"?'),
+        ({"run": {"device": "gpu"}}, 'got "gpu"; did you mean "cuda"?'),
         ({"run": {"stepz": 4}}, 'run.stepz: unknown key; did you mean "steps"?'),
     ],
 )  # fmt: skip

@@ -26,30 +26,45 @@ def gpus() -> Iterator[Finding]:
     """GPUs as their driver tells of them, and whether torch can use them."""
     import torch
 
-    program = shutil.which("nvidia-smi")
-    rows: list[str] = []
-    if program:
-        query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-        rows = [line.strip() for line in done.stdout.splitlines() if line.strip()] if not done.returncode else []
+    rows, fault = driven()
     usable = torch.cuda.is_available()
-    if rows and not usable:
+    if fault and not usable:
+        yield Finding(
+            "gpu", "bad", fault, "repair or reinstall the NVIDIA driver; without it this machine trains on its CPU"
+        )
+    elif rows and not usable:
         built = torch.version.cuda
         why = f"is built for CUDA {built}, and the driver is too old or hidden" if built else "is built without CUDA"
         remedy = "update the driver, or look at CUDA_VISIBLE_DEVICES" if built else "install a torch with CUDA"
-        yield Finding("gpu", "bad", f"{'; '.join(rows)}; torch {torch.__version__} {why}", remedy)
+        yield Finding("gpu", "bad", f"{'; '.join(dict.fromkeys(rows))}; torch {torch.__version__} {why}", remedy)
+    driver = (
+        f", driver {rows[0].rpartition(', ')[2]}" if rows else ""
+    )  # one for all; rows may be in another order than torch's
     for number in range(torch.cuda.device_count() if usable else 0):
         about = torch.cuda.get_device_properties(number)
-        told = rows[number] if number < len(rows) else about.name
         fast = (about.major, about.minor) >= BF16_CAPABILITY
-        text = f"{told}, {about.total_memory / GIB:.0f} GiB, compute capability {about.major}.{about.minor}"
+        memory = f"{about.total_memory / GIB:.0f} GiB"
+        text = f"{about.name}, {memory}, compute capability {about.major}.{about.minor}{driver}"
         yield (
             Finding("gpu", "ok", f"{text}, bf16")
             if fast
             else Finding("gpu", "note", text, 'no bf16 units: take run.precision = "fp16"')
         )
-    if not rows and not usable:
+    if not rows and not fault and not usable:
         yield Finding("gpu", "ok", "none; this machine trains on its CPU")
+
+
+def driven() -> tuple[list[str], str]:
+    """Name, memory and driver of each GPU as nvidia-smi has them, and why it has none; neither where there is no such program."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return [], ""
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode:
+        return [], f"nvidia-smi failed ({' '.join([*lines, *done.stderr.split()]) or f'exit {done.returncode}'})"
+    return lines, ""
 
 
 def speed() -> Iterator[Finding]:

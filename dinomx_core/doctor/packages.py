@@ -17,6 +17,7 @@ from dinomx_core.doctor.findings import Finding
 
 SLOW_PLUGIN = 0.05  # seconds that declarations may take to import
 SLOW_TORCH = 15.0  # seconds, from a local disk
+DEVELOPERS = "dev"  # the extra of those who work on the core itself
 
 
 def python() -> Iterator[Finding]:
@@ -41,9 +42,9 @@ def plugins() -> Iterator[Finding]:
             fault, _, remedy = plugin.error.rpartition("; ")
             yield Finding("plugins", "bad", f"{plugin.distribution}: {fault}", remedy)
         if plugin.seconds > SLOW_PLUGIN and plugin.distribution != OWN:
-            yield Finding(
-                "plugins", "note", f"{plugin.distribution} takes {plugin.seconds:.2f} s of every command to be declared"
-            )
+            slow = f"{plugin.distribution} takes {plugin.seconds:.2f} s of every command to be declared"
+            remedy = "its plugin.py imports what only a run needs; tell its authors, or remove what you do not use"
+            yield Finding("plugins", "note", slow, remedy)
         yield from (Finding("plugins", "note", f"{plugin.distribution}: {note}") for note in plugin.notes)
     yield from (Finding("plugins", "note", fault) for fault in registry.faults)
 
@@ -69,13 +70,17 @@ def required() -> Iterator[Finding]:
     told = []
     for extra, wanted in requirements():
         version = installed(wanted.name)
+        if extra == DEVELOPERS:
+            continue
         if not extra and not version:
             yield Finding(
                 "packages", "bad", f"{wanted.name} is missing", f'pip install "{wanted.name}{wanted.specifier}"'
             )
         elif version and not wanted.specifier.contains(version, prereleases=True):
             remedy = f'pip install "{wanted.name}{wanted.specifier}"'
-            yield Finding("packages", "bad", f"{wanted.name} is {version}, and {wanted.specifier} is needed", remedy)
+            text = f"{wanted.name} is {version}, and {wanted.specifier} is needed"
+            level, whose = ("note", f" for dinomx[{extra}]") if extra else ("bad", "")
+            yield Finding("packages", level, f"{text}{whose}", remedy)
         elif not extra:
             told.append(f"{wanted.name} {version}")
     yield Finding("packages", "ok", ", ".join(told))
@@ -87,7 +92,7 @@ def extras() -> Iterator[Finding]:
     for extra, wanted in requirements():
         if (
             extra
-            and extra != "dev"
+            and extra != DEVELOPERS
             and wanted.name != OWN
             and not wanted.name.startswith(f"{OWN}-")
             and not installed(wanted.name)

@@ -17,7 +17,7 @@ from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
-from dinomx_core.planning.words import instead, written
+from dinomx_core.planning.words import instead, meant, written
 
 ATTRS_BOUND = re.compile(r"^'[^']*' must be (.*): (.*)$")  # how attrs words a bound
 
@@ -80,7 +80,8 @@ def _is_number(value: object) -> bool:
 def _literal(value: Any, kind: Any) -> Any:
     choices = get_args(kind)
     if value not in choices or type(value) not in {type(choice) for choice in choices}:
-        hint = suggestion(value, [str(c) for c in choices]) if isinstance(value, str) else ""
+        words = [str(c) for c in choices]
+        hint = (meant(value, words) or suggestion(value, words)) if isinstance(value, str) else ""
         hint = hint if "mean" in hint else ""
         raise ValueError(f"expected one of {', '.join(show(c) for c in choices)}, got {show(value)}{hint}")
     return value

@@ -15,7 +15,7 @@ from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_conver
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, LoaderOptions, RunSpec
 from dinomx_core.planning.walk import chosen_parts
-from dinomx_core.planning.words import written
+from dinomx_core.planning.words import instead, written
 
 # Labels name files, metrics and modules; torch keeps modules in a dict whose own methods must stay reachable.
 LABEL = re.compile(r"(?!(?:keys|values|items|pop|clear|update|type|teacher)$)[A-Za-z0-9_-]+")
@@ -67,8 +67,9 @@ class _Reader:
         kind, listing = LABELLED[name]
         tables = self.document.data.get(name, {})
         if not isinstance(tables, dict):
-            remedy = written(self.registry, tables) if isinstance(tables, str) else ""
-            message = f"expected tables [{name}.LABEL]" + (f"; write {remedy}" if remedy else "")
+            picked = written(self.registry, tables) if isinstance(tables, str) else ""
+            remedy = f"; write {picked}" if picked else instead(str(tables), ())
+            message = f"expected tables [{name}.LABEL]{remedy}"
             self.problems.append(Problem(message, name, self.document.place((name,))))
             return {}
         labels = [*tables, *(label for label in wanted if label not in tables)]

@@ -3,6 +3,8 @@
 from dinomx_core.declare.discover import Registry
 from dinomx_core.planning.spec import LABELLED, SLOTS
 
+MODEL = '[backbone] name = "hf"'
+
 # What a config says -> what others call it.
 OURS = {
     '[run] steps = "100 passes"': "epochs epoch max_epochs num_epochs num_train_epochs n_epochs nb_epochs total_epochs",
@@ -25,14 +27,31 @@ OURS = {
     "[checkpoint] every = 1000": "save_every save_steps saveckp_freq save_interval save_freq checkpoint_every",
     '[data] name = "image-folder"': "dataset datasets train_dataset train_data dataset_path input_dir",
     '[data] path = "images/"': "data_path data_dir image_dir image_folder root train_dir",
-    '[backbone] name = "hf"': "model arch architecture network encoder model_name backbone_name",
-    '[augmentation] name = "multicrop"': "transform transforms augmentations crops crop_size img_size image_size local_crops_number",
+    MODEL: "model arch architecture network encoder model_name backbone_name",
+    '[backbone] weights = "folder"': "pretrained pretrained_weights pretrained_model pretrained_model_name_or_path",
+    "[backbone] width = 384": "embed_dim embedding_dim hidden_size hidden_dim",
+    "[backbone] depth = 12": "num_layers n_layers num_hidden_layers n_blocks num_blocks",
+    "[backbone] heads = 6": "num_heads n_heads num_attention_heads",
+    '[augmentation] name = "multicrop"': "transform transforms augmentations crops",
+    "[augmentation.globals] size = 224": "crop_size img_size image_size global_crops_size global_crop_size",
+    "[augmentation.locals] count = 8": "local_crops_number n_local_crops num_local_crops n_local_views",
+    "[augmentation.locals] size = 96": "local_crops_size local_crop_size",
+    'recipe = "NAME", of those that `dinomx plugins` lists': "method algorithm objective ssl_method",
+    "[run]": "train training trainer_args training_args",
     '[teacher] name = "ema"': "ema momentum_teacher ema_decay teacher_momentum momentum",
-    '[parallelism] name = "ddp"': "ddp gpus num_gpus n_gpus devices world_size nproc_per_node num_nodes nodes distributed trainer",
+    '[parallelism] name = "ddp"': "ddp gpus num_gpus n_gpus devices world_size nproc_per_node num_nodes nodes distributed deepspeed",
     "[evaluate.knn]": "eval evaluation evaluations val validation eval_every knn",
     "[tracker.wandb]": "wandb logger loggers logging tensorboard mlflow callbacks report_to",
 }
 WORDS = {word: ours for ours, words in OURS.items() for word in words.split()}
+# What a value says -> what others call it.
+VALUES = {
+    "float32": "fp32 32 32-true f32 full",
+    "bf16": "bf16-mixed bfloat16 bf16-true",
+    "fp16": "16 16-mixed half float16",
+    "cuda": "gpu",
+}
+NAMED = {word: ours for ours, words in VALUES.items() for word in words.split()}
 
 
 def instead(word: str, table: tuple[str, ...]) -> str:
@@ -40,8 +59,15 @@ def instead(word: str, table: tuple[str, ...]) -> str:
     ours = WORDS.get(word.lower().replace("-", "_"), "")
     header, _, setting = ours.partition("] ")
     if table == (header.strip("["),):
-        return f'; here it is "{setting.partition(" =")[0]}"'
+        key = setting.partition(" =")[0]
+        return f'; here it is "{key}"' + (', or "weights" for a trained one' if ours == MODEL else "")
     return f"; here it is {ours}" if ours else ""
+
+
+def meant(value: str, choices: list[str]) -> str:
+    """`; did you mean "x"?` for a value that another tool has for one of the choices, "" for other values."""
+    ours = NAMED.get(value.lower(), "")
+    return f'; did you mean "{ours}"?' if ours in choices else ""
 
 
 def written(registry: Registry, name: str) -> str:
