@@ -21,6 +21,7 @@ CONTRACTS = (
     "dinomx_core.training.backbone",
     "dinomx_core.training.flow",
     "dinomx_core.training.streams",
+    "dinomx_core.training.pixels",
 )
 HEAD = f"""\
 # Plugin reference
@@ -146,8 +147,13 @@ def page() -> str:
     for path in CONTRACTS:
         module = importlib.import_module(path)
         lines += [f"### `{path}`", "", text_of(module, path), ""]
-        for name, cls in vars(module).items():
-            if name.startswith("_") or not inspect.isclass(cls) or cls.__module__ != path:
-                continue
-            lines += [f"#### {name}", "", text_of(cls, name), "", *attributes(cls), *methods(cls), ""]
+        own = {name: thing for name, thing in vars(module).items() if getattr(thing, "__module__", "") == path}
+        public = {name: thing for name, thing in own.items() if not name.startswith("_")}
+        for name, cls in public.items():
+            if inspect.isclass(cls):
+                lines += [f"#### {name}", "", text_of(cls, name), "", *attributes(cls), *methods(cls), ""]
+        for name, made in public.items():
+            if isinstance(made, FunctionType):
+                lines.append(f"- `{name}{signature_of(made)}`: {' '.join(text_of(made, name).split())}")
+        lines.append("")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
