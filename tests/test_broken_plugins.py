@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,12 +159,29 @@ def test_what_a_declarations_functions_say_to_users_is_left_as_it_is(install):
     assert (chosen.component.package, discover().find("dataset", "digits").package) == ("dinomx-good", "")
 
 
+MARKED = LOSS.replace("@hookimpl", "@hookimpl({})")
+COMMAND = BARE + "def dinomx_commands():\n    from dinomx_core import Command\n    yield Command('hi', 'a:b', {})"
 RECIPE = BARE + "def dinomx_recipes():\n    from dinomx_core import Recipe\n    yield Recipe('odd', {path!r}, 'Odd.')"
 ODD = {
     "has a recipe of no path": (RECIPE.format(path="odd.toml"), "dinomx_recipes(): the path of the recipe \"odd\" is not \"package:file\": 'odd.toml'" + AUTHOR),
     "asks by what is no function": (LOSS.replace('lambda options: [Request("student", "global")]', "3"), HOOK + ': the requests of the loss "spread" is not a function: 3' + AUTHOR),
     "never stops": (BARE + "def dinomx_losses():\n    import itertools, attrs\n    from dinomx_core import Loss\n    for i in itertools.count():\n        yield Loss(f'l{i}', attrs.make_class('O', []), 'a:b', requests=len)", HOOK + ": it does not stop: more than 1000 declarations" + AUTHOR),
     "has a lazy module": (LOSS + "\ndef __getattr__(name):\n    raise ImportError('not yet')\n", "its module cannot be looked at: ImportError: not yet ({place}:15)" + AUTHOR),
+    "marks a wrapper": (MARKED.format("hookwrapper=True"), HOOK + " is marked with hookwrapper=True, and hooks only declare; mark it with @hookimpl alone" + AUTHOR),
+    "marks a wrapper of the new kind": (MARKED.format("wrapper=True"), HOOK + " is marked with wrapper=True, and hooks only declare; mark it with @hookimpl alone" + AUTHOR),
+    "marks a function of another name": (MARKED.format("specname='dinomx_losses'").replace("def dinomx_losses", "def mine"), '"mine" is marked with specname="dinomx_losses"; a hook has its own name: def dinomx_losses()' + AUTHOR),
+    "leaves a mark out": (LOSS + "\ndef dinomx_heads():\n    yield 3\n", "dinomx_heads() is not marked with @hookimpl" + AUTHOR),
+    "has a module that does not list itself": (LOSS + "\ndef __dir__():\n    raise RuntimeError('no')\n", "its module cannot be looked at: RuntimeError: no ({place}:15)" + AUTHOR),
+    "fails without words": ("class E(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise E", "cannot import dinomx_bad: E ({place}:3)" + AUTHOR),
+    "yields what has no words": (BARE + "def dinomx_losses():\n    class B:\n        def __repr__(self): raise RuntimeError('no')\n    yield B()", HOOK + ": it yielded <B instance at 0x"),
+    "yields a great many": (BARE + "def dinomx_losses():\n    yield list(range(20000))", HOOK + ": it yielded [0, 1, 2, 3, 4, 5, ...], which does not belong there" + AUTHOR),
+    "has a command without a summary": (COMMAND.format("''"), 'dinomx_commands(): the summary of the command "hi" is empty' + AUTHOR),
+    "has a command whose summary is a number": (COMMAND.format("3"), 'dinomx_commands(): the summary of the command "hi" is not a text: 3' + AUTHOR),
+    "has a recipe without a summary": (RECIPE.replace("'Odd.'", "None").format(path="a:odd.toml"), 'dinomx_recipes(): the summary of the recipe "odd" is not a text: None' + AUTHOR),
+    "is deprecated by a number": (LOSS.replace("requests=", "deprecated=3, requests="), HOOK + ': the deprecated of the loss "spread" is not a text: 3' + AUTHOR),
+    "has an option that every loss has": (LOSS.replace("margin:", "weight:"), HOOK + ': the option "weight" of the loss "spread" has the name of a key that every loss has; rename the option' + AUTHOR),
+    "has an option that is every component's": (LOSS.replace("margin:", "name:"), HOOK + ': the option "name" of the loss "spread" has the name of a key that every loss has; rename the option' + AUTHOR),
+    "has a default that all share": (LOSS.replace("margin: float = option(1.0", "margin: list[int] = attrs.field(default=[]").replace(', "how far"', ""), HOOK + ': the option "margin" of the loss "spread" has a list for a default, which all would share; write attrs.field(factory=list)' + AUTHOR),
     "has True for a version": (LOSS + "\nDINOMX_API = True\n", "it is made for version True of the plugin API, and this is 1; pip install --upgrade dinomx-bad"),
 }  # fmt: skip
 
@@ -172,7 +190,8 @@ ODD = {
 def test_odd_ones_are_named_too(install, tmp_path, way):
     code, expected = ODD[way]
     install("bad", code)
-    assert error_of(discover(), "bad") == expected.replace("{place}", str(tmp_path / "dinomx_bad.py"))
+    said, expected = error_of(discover(), "bad"), expected.replace("{place}", str(tmp_path / "dinomx_bad.py"))
+    assert said == expected or (expected.endswith("0x") and said.startswith(expected) and said.endswith(AUTHOR))
     assert discover().find("loss", "dino").name == "dino"
 
 
@@ -195,6 +214,35 @@ def test_one_that_empties_the_path_hides_nobody(install):
     install("a", "import sys\nsys.path.clear()\n" + LOSS)
     install("b", LOSS.replace('"spread"', '"other"'))
     assert discover().find("loss", "other").package == "dinomx-b"
+
+
+def test_one_that_goes_elsewhere_moves_nobody(install, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    install("a", "import os\nos.chdir('/')\n" + LOSS)
+    install("b", "import os\nos.chdir('/')\n1 / 0")
+    found = next(plugin for plugin in discover().plugins if plugin.name == "a")
+    assert Path.cwd() == tmp_path
+    assert found.notes == (
+        "its declarations change the working directory, which was changed back; its author can leave that out",
+    )
+    assert [component.name for component in found.components] == ["spread"]
+
+
+def test_a_name_that_is_not_found_may_be_a_broken_plugins(install):
+    install("another", "1 / 0")
+    install("dine", "1 / 0")
+    broken = "broken plugins that may declare it: {} (see `dinomx plugins`)"
+    both = "dinomx-another, dinomx-dine"
+    for name, said in {
+        "dine": 'did you mean "dino"?; ' + broken.format("dinomx-dine, dinomx-another"),
+        "centering": '"centering" is a target; ' + broken.format(both),
+    }.items():
+        with pytest.raises(PluginError) as caught:
+            discover().find("loss", name)
+        assert str(caught.value) == f'no loss is called "{name}"; {said}'
+    with pytest.raises(PluginError) as caught:
+        discover().find("loss", "quantum")
+    assert str(caught.value).endswith("; " + broken.format(both))
 
 
 def test_a_recipe_without_its_file_is_named_with_its_package(install, toy):

@@ -1,6 +1,7 @@
 """What is wrong with a plugin, in one line that ends with what to do; and functions of declarations that say whose they are."""
 
 import importlib
+import reprlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,31 @@ def cause(error: BaseException) -> str:
     """An error's kind and text, and the line of a plugin's that led to it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    text = " ".join(str(error).split())
+    text = text_of(error)
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + place
+
+
+def text_of(error: object) -> str:
+    """An error's text in one line; "" where it has none, or fails to say it."""
+    arguments = getattr(error, "args", ())
+    if len(arguments) > 1 and isinstance(arguments[1], attrs.Attribute):
+        error = arguments[0]  # attrs' validators give what they looked at, too
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return ""
+
+
+SHORT = reprlib.Repr()
+SHORT.maxother = SHORT.maxstring = SHORT.maxlong = 100
+
+
+def shown(value: object) -> str:
+    """A value of a plugin's in one line, shortened where it is long."""
+    try:
+        return " ".join(SHORT.repr(value).split())
+    except Exception:
+        return f"a {type(value).__name__}"
 
 
 def authors(package: str) -> str:
@@ -86,7 +110,9 @@ class Guarded:
         kind = SEVERAL.get(self.name) or ONE.get(self.name)
         for one in result if self.name in SEVERAL else [result]:
             if kind and not isinstance(one, kind):
-                raise PluginError(f"{self.what} gave {one!r}, which does not belong there; {authors(self.package)}")
+                raise PluginError(
+                    f"{self.what} gave {shown(one)}, which does not belong there; {authors(self.package)}"
+                )
         return result
 
 
