@@ -1,12 +1,14 @@
 """What is wrong with a plugin, in one line that ends with what to do; and functions of declarations that say whose they are."""
 
 import importlib
+import os
 import reprlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attr
 import attrs
 
 from dinomx_core.declare.facts import (
@@ -40,7 +42,9 @@ ONE: dict[str, Any] = {
     "preprocessing": Preprocessing,
     "adapt": Parameters,
 }
-OURS = (str(Path(__file__).parents[1]), importlib.__file__, "<")  # beginnings of files that are not a plugin's
+READERS = [str(Path(attr.__file__).parents[1] / name) + os.sep for name in ("attr", "cattrs")]  # of options
+# beginnings of files that are not a plugin's
+OURS = (str(Path(__file__).parents[1]), importlib.__file__, "<", *READERS)
 
 
 def cause(error: BaseException) -> str:
@@ -77,6 +81,13 @@ def shown(value: object) -> str:
 def authors(package: str) -> str:
     """The remedy for what only a plugin's author can mend."""
     return f"tell the author of {package}, or remove it: pip uninstall {package}"
+
+
+def faulty(component: Any, why: str, remedy: str = "") -> PluginError:
+    """An error that names a component and its package, and ends with what to do."""
+    package = component.package
+    whose = f'{component.kind} "{component.name}"' + (f" of {package}" if package else "")
+    return PluginError(f"{whose}: {why}" + (f"; {remedy or authors(package)}" if package else ""))
 
 
 def not_imported(module: str, package: str, error: BaseException) -> str:
