@@ -1,5 +1,6 @@
 """Ways in which a plugin can be wrong: each has one plain message with package and remedy, and stops no run that does not need it."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dinomx_core import ConfigError, PluginError, api
+from dinomx_core.declare.components import KINDS
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.listing import as_text
+from dinomx_core.training.construct import CONTRACTS
 from tests.distributions import LOSS
 from tests.fixtures import in_table
 
@@ -95,6 +98,12 @@ USED = {
     "fails when it is asked, with an error of the system's": (LOSS.replace('[Request("student", "global")]', "open('/not/there')"), "", 'loss "spread" of dinomx-bad: its function `requests` failed: FileNotFoundError: [Errno 2] No such file or directory: \'/not/there\' ({plugin}:12)'),
     "says a number when it is asked what it needs": (LOSS.replace('[Request("student", "global")]', "3"), "", 'loss "spread" of dinomx-bad: its function `requests` failed: TypeError: \'int\' object is not iterable'),
     "says a word when it is asked what it needs": (LOSS.replace('[Request("student", "global")]', '["global"]'), "", 'loss "spread" of dinomx-bad: its function `requests` gave \'global\', which does not belong there'),
+    "asks for what there is not": (LOSS.replace('"global")', '"global", select="clss")'), "", "loss \"spread\" of dinomx-bad: its function `requests` failed: ValueError: 'select' must be in ('cls', 'patches', 'masked', 'all') (got 'clss') ({plugin}:12)"),
+    "asks with a number for a word": (LOSS.replace('"student"', "3"), "", "loss \"spread\" of dinomx-bad: its function `requests` failed: TypeError: 'network' must be <class 'str'> (got 3 that is a <class 'int'>). ({plugin}:12)"),
+    "gives nothing when it is built": (LOSS, "def Spread(options, context): pass", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread gave nothing; it is to give what derives from dinomx_core.training.contracts.Loss'),
+    "gives what is no loss": (LOSS, "class Spread:\n    def __init__(self, options, context): pass", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread gave a Spread, which is no dinomx_core.training.contracts.Loss; it is to give what derives from dinomx_core.training.contracts.Loss'),
+    "has a default that fails": (LOSS.replace('option(1.0, "how far")', "attrs.field(factory=lambda: 1 / 0)"), "", 'loss "spread" of dinomx-bad: its options cannot be read: ZeroDivisionError: division by zero ({plugin}:8)'),
+    "has options that fail together": (LOSS.replace("\n@hookimpl", "    def __attrs_post_init__(self):\n        raise KeyError('q')\n@hookimpl"), "", "loss \"spread\" of dinomx-bad: its options cannot be read: KeyError: 'q' ({plugin}:10)"),
     "fails half-way when it is asked what is wrong": (LOSS.replace("requests=", "check=check, requests=") + "\ndef check(options, draft):\n    yield 'margin', 'is odd'\n    1 / 0", "", 'loss "spread" of dinomx-bad: its function `check` failed: ZeroDivisionError: division by zero ({plugin}:16)'),
 }  # fmt: skip
 
@@ -111,6 +120,38 @@ def test_one_that_is_wrong_when_it_is_used_is_named_then(install, toy, tmp_path,
     )
     assert str(caught.value) == (expected if "; install" in expected else expected + AUTHOR)
     assert caught.value.exit_code == 2
+
+
+UNREAD = {
+    "is looked at wrongly": (LOSS.replace('"how far"', '"how far", check=lambda *given: 1 / 0'), "ZeroDivisionError: division by zero ({plugin}:8)"),
+    "is of a type that TOML has not": (LOSS.replace("margin: float", "margin: type(len)"), "StructureHandlerNotFoundError: Unsupported type: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UNREAD)
+def test_an_option_that_cannot_be_read_is_named_with_its_package(install, toy, tmp_path, way):
+    code, expected = UNREAD[way]
+    install("bad", code)
+    with pytest.raises(PluginError) as caught:
+        api.plan(toy(loss={"spread": {"margin": 2.0}}))
+    expected = expected.replace("{plugin}", str(tmp_path / "dinomx_bad.py"))
+    assert str(caught.value).startswith(f'loss "spread" of dinomx-bad: its option "margin" cannot be read: {expected}')
+    assert str(caught.value).endswith(AUTHOR)
+
+
+def test_losses_that_ask_for_nothing_of_the_student_are_refused(install, toy):
+    install("bad", LOSS.replace('[Request("student", "global")]', "[]"))
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(loss={"spread": {}}))
+    said = "loss.spread: asks for nothing of the student, so nothing would be learnt; add a loss that does"
+    assert said in str(caught.value)
+
+
+def test_every_kind_that_is_built_has_a_contract():
+    assert set(CONTRACTS) == {kind.kind for kind in KINDS if hasattr(kind, "options")}
+    for path in CONTRACTS.values():
+        module, _, name = path.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
 def test_two_plugins_that_claim_one_component_are_both_named(install, toy):
