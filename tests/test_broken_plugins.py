@@ -142,7 +142,7 @@ def test_an_option_that_cannot_be_read_is_named_with_its_package(install, toy, t
 def test_losses_that_ask_for_nothing_of_the_student_are_refused(install, toy):
     install("bad", LOSS.replace('[Request("student", "global")]', "[]"))
     with pytest.raises(ConfigError) as caught:
-        api.plan(toy(loss={"spread": {}}))
+        api.plan({**toy(), "loss": {"spread": {}}})
     said = "loss.spread: asks for nothing of the student, so nothing would be learnt; add a loss that does"
     assert said in str(caught.value)
 
