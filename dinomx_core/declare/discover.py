@@ -227,8 +227,8 @@ class _Found:
         if own and any((c.kind, c.name) == (component.kind, component.name) for c in own.components):
             raise Faulty(f"the {what} is one of the core's, whose names nobody else may take")
         if plugin.distribution == OWN or plugin.version == UNPACKAGED:
-            return component  # type: ignore[no-any-return]
-        return guarded(component, plugin.distribution)  # type: ignore[no-any-return]
+            return component
+        return guarded(component, plugin.distribution)
 
 
 @contextlib.contextmanager

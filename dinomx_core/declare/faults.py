@@ -57,7 +57,7 @@ def cause(error: BaseException) -> str:
 
 def text_of(error: object) -> str:
     """An error's text in one line; "" where it has none, or fails to say it."""
-    arguments = getattr(error, "args", ())
+    arguments: tuple[Any, ...] = getattr(error, "args", ())
     if len(arguments) > 1 and isinstance(arguments[1], attrs.Attribute):
         error = arguments[0]  # attrs' validators give what they looked at, too
     try:
