@@ -1,11 +1,16 @@
 """Commands that plugins add to `dinomx`: found by their declarations, imported when they are called."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dinomx_core.declare.commands import Command
 from dinomx_core.declare.discover import Registry, discover
+from dinomx_core.declare.faults import cause, faulty, shown
+from dinomx_core.errors import DinomxError
 
 KIND = "command"
 
@@ -41,7 +46,30 @@ class Later(TyperCommand):
         two plugins."""
         from dinomx_core.training.construct import attribute
 
-        function = attribute(self.registry.find(KIND, str(self.name)))
+        declared = self.registry.find(KIND, str(self.name))
+        function = attribute(declared)
+        if not callable(function):
+            raise faulty(declared, f"{declared.build} is no function: {shown(function)}")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(self.name)(function)
-        return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+        alone.command(self.name)(named(function, declared))
+        try:
+            command = typer.main.get_command(alone)
+        except Exception as error:
+            raise faulty(declared, f"{declared.build} is no command: {cause(error)}") from error
+        return command.make_context(info_name, args, parent, **extra)
+
+
+def named(function: Callable[..., Any], declared: Command) -> Callable[..., Any]:
+    """A command's function, whose faults keep their traceback and say whose they are."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except DinomxError:
+            raise
+        except Exception as error:
+            error.add_note(f'in the command "{declared.name}" of {declared.package or declared.build}')
+            raise
+
+    return called

@@ -1,14 +1,18 @@
 """Ways in which a plugin can be wrong: each has one plain message with package and remedy, and stops no run that does not need it."""
 
+import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dinomx_core import ConfigError, PluginError, api
+from dinomx_core.declare.components import KINDS
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.listing import as_text
+from dinomx_core.training.construct import CONTRACTS
 from tests.distributions import LOSS
 from tests.fixtures import in_table
 
@@ -76,10 +80,11 @@ def test_a_broken_plugin_is_named_with_its_cause_and_remedy(install, tmp_path, w
 
 
 def test_all_of_them_together_stop_no_run(install, toy, capsys):
-    for number, (code, _) in enumerate(BROKEN.values()):
+    ways = [*BROKEN.values(), *ODD.values()]
+    for number, (code, _) in enumerate(ways):
         install(f"bad{number}", code and code.replace("dinomx_bad", f"dinomx_bad{number}"))
-    assert len(BROKEN) >= 30
-    assert len([plugin for plugin in discover().plugins if plugin.error]) == len(BROKEN)
+    assert len(ways) >= 50
+    assert len([plugin for plugin in discover().plugins if plugin.error]) == len(ways)
     assert api.run(toy(run={"steps": 1})).figures is not None
 
 
@@ -94,6 +99,12 @@ USED = {
     "fails when it is asked, with an error of the system's": (LOSS.replace('[Request("student", "global")]', "open('/not/there')"), "", 'loss "spread" of dinomx-bad: its function `requests` failed: FileNotFoundError: [Errno 2] No such file or directory: \'/not/there\' ({plugin}:12)'),
     "says a number when it is asked what it needs": (LOSS.replace('[Request("student", "global")]', "3"), "", 'loss "spread" of dinomx-bad: its function `requests` failed: TypeError: \'int\' object is not iterable'),
     "says a word when it is asked what it needs": (LOSS.replace('[Request("student", "global")]', '["global"]'), "", 'loss "spread" of dinomx-bad: its function `requests` gave \'global\', which does not belong there'),
+    "asks for what there is not": (LOSS.replace('"global")', '"global", select="clss")'), "", "loss \"spread\" of dinomx-bad: its function `requests` failed: ValueError: 'select' must be in ('cls', 'patches', 'masked', 'all') (got 'clss') ({plugin}:12)"),
+    "asks with a number for a word": (LOSS.replace('"student"', "3"), "", "loss \"spread\" of dinomx-bad: its function `requests` failed: TypeError: 'network' must be <class 'str'> (got 3 that is a <class 'int'>). ({plugin}:12)"),
+    "gives nothing when it is built": (LOSS, "def Spread(options, context): pass", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread gave nothing; it is to give what derives from dinomx_core.training.contracts.Loss'),
+    "gives what is no loss": (LOSS, "class Spread:\n    def __init__(self, options, context): pass", 'loss "spread" of dinomx-bad: dinomx_bad_loss:Spread gave a Spread, which is no dinomx_core.training.contracts.Loss; it is to give what derives from dinomx_core.training.contracts.Loss'),
+    "has a default that fails": (LOSS.replace('option(1.0, "how far")', "attrs.field(factory=lambda: 1 / 0)"), "", 'loss "spread" of dinomx-bad: its options cannot be read: ZeroDivisionError: division by zero ({plugin}:8)'),
+    "has options that fail together": (LOSS.replace("\n@hookimpl", "    def __attrs_post_init__(self):\n        raise KeyError('q')\n@hookimpl"), "", "loss \"spread\" of dinomx-bad: its options cannot be read: KeyError: 'q' ({plugin}:10)"),
     "fails half-way when it is asked what is wrong": (LOSS.replace("requests=", "check=check, requests=") + "\ndef check(options, draft):\n    yield 'margin', 'is odd'\n    1 / 0", "", 'loss "spread" of dinomx-bad: its function `check` failed: ZeroDivisionError: division by zero ({plugin}:16)'),
 }  # fmt: skip
 
@@ -110,6 +121,38 @@ def test_one_that_is_wrong_when_it_is_used_is_named_then(install, toy, tmp_path,
     )
     assert str(caught.value) == (expected if "; install" in expected else expected + AUTHOR)
     assert caught.value.exit_code == 2
+
+
+UNREAD = {
+    "is looked at wrongly": (LOSS.replace('"how far"', '"how far", check=lambda *given: 1 / 0'), "ZeroDivisionError: division by zero ({plugin}:8)"),
+    "is of a type that TOML has not": (LOSS.replace("margin: float", "margin: type(len)"), "StructureHandlerNotFoundError: Unsupported type: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UNREAD)
+def test_an_option_that_cannot_be_read_is_named_with_its_package(install, toy, tmp_path, way):
+    code, expected = UNREAD[way]
+    install("bad", code)
+    with pytest.raises(PluginError) as caught:
+        api.plan(toy(loss={"spread": {"margin": 2.0}}))
+    expected = expected.replace("{plugin}", str(tmp_path / "dinomx_bad.py"))
+    assert str(caught.value).startswith(f'loss "spread" of dinomx-bad: its option "margin" cannot be read: {expected}')
+    assert str(caught.value).endswith(AUTHOR)
+
+
+def test_losses_that_ask_for_nothing_of_the_student_are_refused(install, toy):
+    install("bad", LOSS.replace('[Request("student", "global")]', "[]"))
+    with pytest.raises(ConfigError) as caught:
+        api.plan({**toy(), "loss": {"spread": {}}})
+    said = "loss.spread: asks for nothing of the student, so nothing would be learnt; add a loss that does"
+    assert said in str(caught.value)
+
+
+def test_every_kind_that_is_built_has_a_contract():
+    assert set(CONTRACTS) == {kind.kind for kind in KINDS if hasattr(kind, "options")}
+    for path in CONTRACTS.values():
+        module, _, name = path.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
 def test_two_plugins_that_claim_one_component_are_both_named(install, toy):
@@ -158,12 +201,29 @@ def test_what_a_declarations_functions_say_to_users_is_left_as_it_is(install):
     assert (chosen.component.package, discover().find("dataset", "digits").package) == ("dinomx-good", "")
 
 
+MARKED = LOSS.replace("@hookimpl", "@hookimpl({})")
+COMMAND = BARE + "def dinomx_commands():\n    from dinomx_core import Command\n    yield Command('hi', 'a:b', {})"
 RECIPE = BARE + "def dinomx_recipes():\n    from dinomx_core import Recipe\n    yield Recipe('odd', {path!r}, 'Odd.')"
 ODD = {
     "has a recipe of no path": (RECIPE.format(path="odd.toml"), "dinomx_recipes(): the path of the recipe \"odd\" is not \"package:file\": 'odd.toml'" + AUTHOR),
     "asks by what is no function": (LOSS.replace('lambda options: [Request("student", "global")]', "3"), HOOK + ': the requests of the loss "spread" is not a function: 3' + AUTHOR),
     "never stops": (BARE + "def dinomx_losses():\n    import itertools, attrs\n    from dinomx_core import Loss\n    for i in itertools.count():\n        yield Loss(f'l{i}', attrs.make_class('O', []), 'a:b', requests=len)", HOOK + ": it does not stop: more than 1000 declarations" + AUTHOR),
     "has a lazy module": (LOSS + "\ndef __getattr__(name):\n    raise ImportError('not yet')\n", "its module cannot be looked at: ImportError: not yet ({place}:15)" + AUTHOR),
+    "marks a wrapper": (MARKED.format("hookwrapper=True"), HOOK + " is marked with hookwrapper=True, and hooks only declare; mark it with @hookimpl alone" + AUTHOR),
+    "marks a wrapper of the new kind": (MARKED.format("wrapper=True"), HOOK + " is marked with wrapper=True, and hooks only declare; mark it with @hookimpl alone" + AUTHOR),
+    "marks a function of another name": (MARKED.format("specname='dinomx_losses'").replace("def dinomx_losses", "def mine"), '"mine" is marked with specname="dinomx_losses"; a hook has its own name: def dinomx_losses()' + AUTHOR),
+    "leaves a mark out": (LOSS + "\ndef dinomx_heads():\n    yield 3\n", "dinomx_heads() is not marked with @hookimpl" + AUTHOR),
+    "has a module that does not list itself": (LOSS + "\ndef __dir__():\n    raise RuntimeError('no')\n", "its module cannot be looked at: RuntimeError: no ({place}:15)" + AUTHOR),
+    "fails without words": ("class E(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise E", "cannot import dinomx_bad: E ({place}:3)" + AUTHOR),
+    "yields what has no words": (BARE + "def dinomx_losses():\n    class B:\n        def __repr__(self): raise RuntimeError('no')\n    yield B()", HOOK + ": it yielded <B instance at 0x"),
+    "yields a great many": (BARE + "def dinomx_losses():\n    yield list(range(20000))", HOOK + ": it yielded [0, 1, 2, 3, 4, 5, ...], which does not belong there" + AUTHOR),
+    "has a command without a summary": (COMMAND.format("''"), 'dinomx_commands(): the summary of the command "hi" is empty' + AUTHOR),
+    "has a command whose summary is a number": (COMMAND.format("3"), 'dinomx_commands(): the summary of the command "hi" is not a text: 3' + AUTHOR),
+    "has a recipe without a summary": (RECIPE.replace("'Odd.'", "None").format(path="a:odd.toml"), 'dinomx_recipes(): the summary of the recipe "odd" is not a text: None' + AUTHOR),
+    "is deprecated by a number": (LOSS.replace("requests=", "deprecated=3, requests="), HOOK + ': the deprecated of the loss "spread" is not a text: 3' + AUTHOR),
+    "has an option that every loss has": (LOSS.replace("margin:", "weight:"), HOOK + ': the option "weight" of the loss "spread" has the name of a key that every loss has; rename the option' + AUTHOR),
+    "has an option that is every component's": (LOSS.replace("margin:", "name:"), HOOK + ': the option "name" of the loss "spread" has the name of a key that every loss has; rename the option' + AUTHOR),
+    "has a default that all share": (LOSS.replace("margin: float = option(1.0", "margin: list[int] = attrs.field(default=[]").replace(', "how far"', ""), HOOK + ': the option "margin" of the loss "spread" has a list for a default, which all would share; write attrs.field(factory=list)' + AUTHOR),
     "has True for a version": (LOSS + "\nDINOMX_API = True\n", "it is made for version True of the plugin API, and this is 1; pip install --upgrade dinomx-bad"),
 }  # fmt: skip
 
@@ -172,7 +232,8 @@ ODD = {
 def test_odd_ones_are_named_too(install, tmp_path, way):
     code, expected = ODD[way]
     install("bad", code)
-    assert error_of(discover(), "bad") == expected.replace("{place}", str(tmp_path / "dinomx_bad.py"))
+    said, expected = error_of(discover(), "bad"), expected.replace("{place}", str(tmp_path / "dinomx_bad.py"))
+    assert said == expected or (expected.endswith("0x") and said.startswith(expected) and said.endswith(AUTHOR))
     assert discover().find("loss", "dino").name == "dino"
 
 
@@ -195,6 +256,35 @@ def test_one_that_empties_the_path_hides_nobody(install):
     install("a", "import sys\nsys.path.clear()\n" + LOSS)
     install("b", LOSS.replace('"spread"', '"other"'))
     assert discover().find("loss", "other").package == "dinomx-b"
+
+
+def test_one_that_goes_elsewhere_moves_nobody(install, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    install("a", "import os\nos.chdir('/')\n" + LOSS)
+    install("b", "import os\nos.chdir('/')\n1 / 0")
+    found = next(plugin for plugin in discover().plugins if plugin.name == "a")
+    assert Path.cwd() == tmp_path
+    assert found.notes == (
+        "its declarations change the working directory, which was changed back; its author can leave that out",
+    )
+    assert [component.name for component in found.components] == ["spread"]
+
+
+def test_a_name_that_is_not_found_may_be_a_broken_plugins(install):
+    install("another", "1 / 0")
+    install("dine", "1 / 0")
+    broken = "broken plugins that may declare it: {} (see `dinomx plugins`)"
+    both = "dinomx-another, dinomx-dine"
+    for name, said in {
+        "dine": 'did you mean "dino"?; ' + broken.format("dinomx-dine, dinomx-another"),
+        "centering": '"centering" is a target; ' + broken.format(both),
+    }.items():
+        with pytest.raises(PluginError) as caught:
+            discover().find("loss", name)
+        assert str(caught.value) == f'no loss is called "{name}"; {said}'
+    with pytest.raises(PluginError) as caught:
+        discover().find("loss", "quantum")
+    assert str(caught.value).endswith("; " + broken.format(both))
 
 
 def test_a_recipe_without_its_file_is_named_with_its_package(install, toy):

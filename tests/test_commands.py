@@ -103,6 +103,22 @@ def test_a_command_that_cannot_be_imported_says_so(site):
     assert (done.returncode, done.stderr) == (2, told)
 
 
+def test_a_command_that_is_no_function_says_so(site):
+    write, call = site
+    write("bad", work="work = 3")
+    done = call("work")
+    told = 'error: command "work" of dinomx-bad: dinomx_bad_work:work is no function: 3; tell the author of dinomx-bad, or remove it: pip uninstall dinomx-bad\n'
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_a_command_that_fails_keeps_its_traceback_and_says_whose_it_is(site):
+    write, call = site
+    write("bad", work="def work() -> None:\n    raise ValueError('no such slide')\n")
+    done = call("work")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert done.stderr.endswith('ValueError: no such slide\nin the command "work" of dinomx-bad\n')
+
+
 def test_a_command_that_is_merely_available_comes_with_its_pip_line(site):
     _, call = site
     row = 'Available("dinomx-interpret", "command", "explain", "Draw.")'

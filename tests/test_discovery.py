@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from dinomx_core import PluginError, api
 from dinomx_core.cli import app
+from dinomx_core.declare.catalogue import Available, catalogue, read, written
 from dinomx_core.declare.discover import Registry, discover
 from dinomx_core.declare.listing import as_json, as_registry, as_text
 from tests.distributions import LOSS
@@ -63,7 +64,7 @@ def test_users_add_registries_of_their_own(install, monkeypatch, tmp_path):
     with pytest.raises(PluginError, match='loss "spread" is not installed; install it with: pip install dinomx-spread'):
         registry.find("loss", "spread")
     assert registry.faults == (
-        f"{tmp_path / 'bad.toml'} (DINOMX_REGISTRY) is left out: component 1 needs the texts kind, name, package, summary, and has kind, name",
+        f"{tmp_path / 'bad.toml'} (DINOMX_REGISTRY) is left out: component 1 needs the texts kind, name, package, summary; package is missing",
         f"{tmp_path / 'none.toml'} (DINOMX_REGISTRY) is left out: No such file or directory",
     )
     assert as_text(registry).endswith("No such file or directory")
@@ -94,3 +95,37 @@ def test_what_is_deprecated_is_told_once_with_its_remedy(install, toy):
     install("still", unused.replace('"spread"', '"still"'))
     assert not [text for text in api.plan(toy(loss={"still": {}})).warnings if "deprecated" in text]
     assert not [text for text in api.plan(toy()).warnings if "will go" in text]
+
+
+ROW = '[[component]]\nkind = "loss"\nname = "x"\npackage = "dinomx-x"\nsummary = ""\n'
+TABLES = "component is not an array of tables; write each as [[component]]"
+TEXTS = "component 1 needs the texts kind, name, package, summary; "
+ILL = {
+    "component = 3": TABLES,
+    "component = [1]": TABLES,
+    ROW.replace("[[component]]", "[component]"): TABLES,
+    ROW + 'color = "red"': TEXTS + "color is none of them",
+    ROW.replace('"dinomx-x"', "3"): TEXTS + "package is not a text",
+    ROW.replace('"dinomx-x"', '""'): TEXTS + "package is empty",
+    ROW.replace('"loss"', '"losss"'): 'component 1 is of an unknown kind "losss"; did you mean "loss"?',
+    "parts = []": "unknown key parts; a registry has tables [[component]]",
+}
+
+
+@pytest.mark.parametrize("text", ILL)
+def test_a_registry_of_a_wrong_shape_is_left_out_and_told(text, monkeypatch, tmp_path):
+    (tmp_path / "ill.toml").write_text(text)
+    monkeypatch.setenv("DINOMX_REGISTRY", str(tmp_path / "ill.toml"))
+    assert catalogue()[1] == (f"{tmp_path / 'ill.toml'} (DINOMX_REGISTRY) is left out: {ILL[text]}",)
+
+
+def test_a_registry_of_nobody_is_left_out_and_told(monkeypatch):
+    monkeypatch.setenv("DINOMX_REGISTRY", "~no-such-user/ours.toml")
+    rows, (fault,) = catalogue()
+    assert rows and fault.startswith("~no-such-user/ours.toml (DINOMX_REGISTRY) is left out: Could not determine home")
+
+
+def test_what_nobody_has_described_can_be_written_and_read(tmp_path):
+    rows = [Available("dinomx-x", "loss", "x", "")]
+    (tmp_path / "ours.toml").write_text(written(rows))
+    assert read(tmp_path / "ours.toml") == rows

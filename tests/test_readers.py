@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dinomx_core import DataError, OtherFamily
+from dinomx_core import DataError, OtherFamily, PluginError
 from dinomx_core.declare.discover import discover
 from dinomx_core.declare.facts import Frozen
+from dinomx_core.planning.foreign import reader_of
 from dinomx_core.planning.origin import readers, source_of
 from tests import toy_readers
 
@@ -57,6 +58,47 @@ def test_of_a_family_that_nobody_reads_the_general_reader_tells(saved):
     folder = saved(model_type="nobodys", num_channels=3)
     with pytest.raises(OtherFamily, match='holds a model of type "nobodys", of which DINO-MX does not know how to'):
         source(folder)
+
+
+BROKEN = """
+import attrs
+from dinomx_core import Backbone, hookimpl
+
+@attrs.frozen
+class Net:
+    '''A net.'''
+
+@hookimpl
+def dinomx_backbones():
+    yield Backbone("aaa", Net, "a:b", shape=len, from_weights=lambda options, weights: {}, general=True)
+"""
+AUTHOR = "; tell the author of dinomx-bad, or remove it: pip uninstall dinomx-bad"
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("options.wish", "its function `from_weights` failed: AttributeError: 'Net' object has no attribute 'wish'"),
+        (
+            "open('/not/there')",
+            "cannot look at {}: FileNotFoundError: [Errno 2] No such file or directory: '/not/there'",
+        ),
+    ],
+)
+def test_a_broken_backbone_that_nobody_picked_spoils_no_reading(saved, install, way, told):
+    folder = saved(model_type="toy", num_channels=3, width=24)
+    install("bad", BROKEN.format(way))
+    registry = discover([toy_readers])
+    labels = [reader.label for reader in readers(registry)]
+    assert labels.index("aaa") < labels.index("plain")
+    assert source(folder, registry=registry).chosen.label == "plain"
+    assert reader_of(folder, registry, 32)[0].label == "plain"
+    (folder / "config.json").write_text('{"model_type": "nobodys", "num_channels": 3}')
+    for read in (lambda: source(folder, registry=registry), lambda: reader_of(folder, registry, 32)):
+        with pytest.raises(PluginError) as caught:
+            read()
+        said = str(caught.value)
+        assert said.startswith(f'backbone "aaa" of dinomx-bad: {told.format(folder)} (') and said.endswith(AUTHOR)
 
 
 def test_other_channels_are_told_by_the_reader_of_the_family(saved):

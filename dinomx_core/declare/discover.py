@@ -3,12 +3,12 @@
 import contextlib
 import difflib
 import importlib
-import inspect
+import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -18,8 +18,9 @@ import pluggy
 
 from dinomx_core.declare import hooks
 from dinomx_core.declare.catalogue import Available, catalogue
-from dinomx_core.declare.components import KINDS, Declared, Recipe
-from dinomx_core.declare.faults import authors, cause, guarded, not_imported
+from dinomx_core.declare.components import KINDS, Declared
+from dinomx_core.declare.faults import authors, cause, guarded, not_imported, text_of
+from dinomx_core.declare.sound import Faulty, check_declaration, check_hooks
 from dinomx_core.errors import DinomxDeprecation, PluginError
 
 GROUP = "dinomx.plugins"
@@ -28,9 +29,6 @@ UNPACKAGED = "unpackaged"  # the version of a module that was handed over, and n
 OWN = "dinomx"  # the core's distribution, whose names nobody else may take
 HEAVY = ("torch", "transformers", "monai", "sklearn")  # which no declaration may import
 SLOW = "every command waits for that; its author can import it where the built part is"
-BUILD = re.compile(r"\w+(\.\w+)*:\w+")
-FILE = re.compile(r"\w+(\.\w+)*:[^:]+")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MODULE = re.compile(r"[\w-]+(\.[\w-]+)*")
 MOST = 1000  # declarations of one hook: a generator may have no end
 
@@ -98,18 +96,22 @@ class Registry:
                 if broken:
                     return f'{kind} "{name}" belongs to {broken.distribution}, which is broken: {broken.error}'
                 return f'{kind} "{name}" is not installed; install it with: pip install {entry.package}'
+        return f'no {kind} is called "{name}"; {"; ".join(filter(None, (self._hint(kind, name), self._broken(name))))}'
+
+    def _hint(self, kind: str, name: str) -> str:
         known = self.names(kind)
-        message = f'no {kind} is called "{name}"'
         if close := difflib.get_close_matches(name, known, n=1):
-            return f'{message}; did you mean "{close[0]}"?'
+            return f'did you mean "{close[0]}"?'
         elsewhere = [k.kind for k in KINDS if name in self.names(k.kind)]  # type: ignore[attr-defined]
         if elsewhere:
             article = "an" if elsewhere[0][0] in "aeio" else "a"
-            return f'{message}; "{name}" is {article} {elsewhere[0]}'
-        message += f"; installed: {', '.join(known) or 'none'}"
-        if broken_plugins := [p.distribution for p in self.plugins if p.error]:
-            message += f"; broken plugins that may declare it: {', '.join(broken_plugins)} (see `dinomx plugins`)"
-        return message
+            return f'"{name}" is {article} {elsewhere[0]}'
+        return f"installed: {', '.join(known) or 'none'}"
+
+    def _broken(self, name: str) -> str:
+        broken = [p.distribution for p in self.plugins if p.error]
+        broken.sort(key=lambda distribution: distribution != f"dinomx-{name}")  # the likeliest first
+        return f"broken plugins that may declare it: {', '.join(broken)} (see `dinomx plugins`)" if broken else ""
 
 
 def discover(extra: Iterable[ModuleType] = ()) -> Registry:
@@ -128,13 +130,6 @@ def discover(extra: Iterable[ModuleType] = ()) -> Registry:
     return Registry(tuple(found.plugins), available, faults)
 
 
-class _Faulty(Exception):
-    """What is wrong with a plugin, and the remedy where it is another one than its author's."""
-
-    def __init__(self, cause: str, remedy: str = ""):
-        self.cause, self.remedy = cause, remedy
-
-
 class _Found:
     def __init__(self) -> None:
         self.manager = pluggy.PluginManager(hooks.PROJECT)
@@ -147,11 +142,12 @@ class _Found:
             fault = f'its entry point "{plugin.module}" is not the name of a module'
             self.plugins.append(attrs.evolve(plugin, error=f"{fault}; {authors(plugin.distribution)}"))
             return
-        before, path, started = set(sys.modules), list(sys.path), time.perf_counter()
+        before, moved, started = set(sys.modules), list[str](), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DinomxDeprecation)
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in `--json`
+                # what a plugin prints must not end up in `--json`
+                with undisturbed(moved), contextlib.redirect_stdout(sys.stderr):
                     module = importlib.import_module(plugin.module)
             except KeyboardInterrupt:
                 raise
@@ -159,12 +155,11 @@ class _Found:
                 reason = not_imported(plugin.module, plugin.distribution, error)
                 self.plugins.append(attrs.evolve(plugin, error=reason))
                 return
-            finally:
-                sys.path += [entry for entry in path if entry not in sys.path]  # which others are found by
             heavy = [name for name in HEAVY if name in sys.modules and name not in before]
-            self.add(plugin, module)
-        old = [str(warning.message) for warning in caught if issubclass(warning.category, DinomxDeprecation)]
-        notes = (*(f"its declarations import {name}: {SLOW}" for name in heavy), *dict.fromkeys(old))
+            with undisturbed(moved):
+                self.add(plugin, module)
+        old = [text_of(w.message) for w in caught if issubclass(w.category, DinomxDeprecation)]
+        notes = (*(f"its declarations import {name}: {SLOW}" for name in heavy), *dict.fromkeys((*moved, *old)))
         self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes, seconds=time.perf_counter() - started)
 
     def add(self, plugin: Plugin, module: ModuleType) -> None:
@@ -172,45 +167,36 @@ class _Found:
         try:
             try:
                 self.check_module(module, plugin)
-            except _Faulty:
+                self.manager.register(module, name=plugin.module)
+            except (Faulty, KeyboardInterrupt):
                 raise
-            except Exception as error:  # of odd objects in it, asked what they are
-                raise _Faulty(f"its module cannot be looked at: {cause(error)}") from None
+            except BaseException as error:  # of odd objects in it, asked what they are
+                raise Faulty(f"its module cannot be looked at: {cause(error)}") from None
             components = self.declared(plugin, module)
-        except _Faulty as fault:
+        except Faulty as fault:
             remedy = fault.remedy or ("mend it" if plugin.version == UNPACKAGED else authors(plugin.distribution))
             self.plugins.append(attrs.evolve(plugin, error=f"{fault.cause}; {remedy}"))
             return
         self.plugins.append(attrs.evolve(plugin, components=tuple(components)))
 
     def check_module(self, module: ModuleType, plugin: Plugin) -> None:
-        """Raise _Faulty for a plugin made for another version of the core, or whose hooks are none."""
+        """Raise Faulty for a plugin made for another version of the core, one whose module is another's, or whose hooks are none."""
         wanted = getattr(module, "DINOMX_API", 1)
         if type(wanted) is not int or wanted != API_VERSION:
             newer = isinstance(wanted, int) and wanted > API_VERSION
-            raise _Faulty(
+            raise Faulty(
                 f"it is made for version {wanted!r} of the plugin API, and this is {API_VERSION}",
                 f"pip install --upgrade {OWN if newer else plugin.distribution}",
             )
         if other := next((p for p in self.plugins if p.module == plugin.module), None):
-            raise _Faulty(
+            raise Faulty(
                 f"its module {plugin.module} is that of {other.distribution}, too",
                 f"uninstall one of them: pip uninstall {plugin.distribution}",
             )
-        for name, value in vars(module).items():
-            if not inspect.isroutine(value) or not hasattr(value, f"{hooks.PROJECT}_impl"):
-                continue
-            if not hasattr(self.manager.hook, name):
-                words = [hook.removeprefix("dinomx_") for hook in hooks.HOOKS.values()]
-                close = difflib.get_close_matches(name.removeprefix("dinomx_"), words, n=1)
-                hint = f' (did you mean "dinomx_{close[0]}"?)' if close else ""
-                raise _Faulty(f'"{name}" is not a hook{hint}')
-            if parameters := list(inspect.signature(value).parameters):
-                raise _Faulty(f"{name}() takes arguments ({', '.join(parameters)}), and hooks have none")
+        check_hooks(module)
 
     def declared(self, plugin: Plugin, module: ModuleType) -> list[Declared]:
-        """What the hooks of one plugin yield, each run alone and to its end. Raises _Faulty."""
-        self.manager.register(module, name=plugin.module)
+        """What the hooks of one plugin yield, each run alone and to its end. Raises Faulty."""
         components: list[Declared] = []
         for caller in self.manager.get_hookcallers(module) or []:
             implementation = next(i for i in caller.get_hookimpls() if i.plugin is module)
@@ -218,51 +204,53 @@ class _Found:
                 for component in implementation.function():  # type: ignore[attr-defined]
                     components.append(self.checked(component, caller.name, plugin, components))
                     if len(components) > MOST:
-                        raise _Faulty(f"it does not stop: more than {MOST} declarations")
-            except _Faulty as fault:
-                raise _Faulty(f"{caller.name}(): {fault.cause}") from None
+                        raise Faulty(f"it does not stop: more than {MOST} declarations")
+            except Faulty as fault:
+                raise Faulty(f"{caller.name}(): {fault.cause}") from None
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                raise _Faulty(f"{caller.name}() raised {cause(error)}") from None
+                raise Faulty(f"{caller.name}() raised {cause(error)}") from None
         if not components:
             marked = bool(self.manager.get_hookcallers(module))
             why = "its hooks yield nothing" if marked else "no function of its module is marked with @hookimpl"
-            raise _Faulty(f"it declares nothing: {why}")
+            raise Faulty(f"it declares nothing: {why}")
         return components
 
     def checked(self, component: Any, hook: str, plugin: Plugin, others: list[Declared]) -> Declared:
-        """A declaration that belongs into a hook. Raises _Faulty."""
-        kind = type(component)
-        if kind not in KINDS or hooks.HOOKS[kind.kind] != hook:
-            raise _Faulty(f"it yielded {component!r}, which does not belong there")
-        if not isinstance(component.name, str) or not NAME.fullmatch(component.name):
-            raise _Faulty(
-                f"the name {component.name!r} of a {kind.kind} is not one of letters, digits, '-', '_' and '.'"
-            )
-        what = f'{kind.kind} "{component.name}"'
+        """A declaration that belongs into a hook, and is nobody's yet. Raises Faulty."""
+        check_declaration(component, hook)
+        what = f'{component.kind} "{component.name}"'
         if any((c.kind, c.name) == (component.kind, component.name) for c in others):
-            raise _Faulty(f"it yielded the {what} twice")
+            raise Faulty(f"it yielded the {what} twice")
         own = next((p for p in self.plugins if p.distribution == OWN), None)
         if own and any((c.kind, c.name) == (component.kind, component.name) for c in own.components):
-            raise _Faulty(f"the {what} is one of the core's, whose names nobody else may take")
-        if (build := getattr(component, "build", None)) is not None and not (
-            isinstance(build, str) and BUILD.fullmatch(build)
-        ):
-            raise _Faulty(f'the build path of the {what} is not "module:attribute": {build!r}')
-        if isinstance(component, Recipe) and not (isinstance(component.path, str) and FILE.fullmatch(component.path)):
-            raise _Faulty(f'the path of the {what} is not "package:file": {component.path!r}')
-        for field in attrs.fields(kind):
-            value = getattr(component, field.name)
-            if value is not field.default and "Callable[" in str(field.type) and not callable(value):
-                raise _Faulty(f"the {field.name} of the {what} is not a function: {value!r}")
-        options = getattr(component, "options", None)
-        if options is not None and inspect.isclass(options) and attrs.has(options):
-            attrs.resolve_types(options)
-        elif options is not None:
-            raise _Faulty(f"the options of the {what} are not an attrs class: {options!r}")
-        return (
-            component
-            if plugin.distribution == OWN or plugin.version == UNPACKAGED
-            else guarded(component, plugin.distribution)
-        )
+            raise Faulty(f"the {what} is one of the core's, whose names nobody else may take")
+        if plugin.distribution == OWN or plugin.version == UNPACKAGED:
+            return component
+        return guarded(component, plugin.distribution)
+
+
+@contextlib.contextmanager
+def undisturbed(told: list[str]) -> Iterator[None]:
+    """What finds modules stays findable, and the working directory, which paths of configs are relative to, stays the same; a change
+    of that is told."""
+    path, here = list(sys.path), working_directory()
+    try:
+        yield
+    finally:
+        sys.path += [entry for entry in path if entry not in sys.path]
+        if here and working_directory() != here:
+            told.append(
+                "its declarations change the working directory, which was changed back; its author can leave that out"
+            )
+            with contextlib.suppress(OSError):
+                os.chdir(here)
+
+
+def working_directory() -> str:
+    """The working directory; "" where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

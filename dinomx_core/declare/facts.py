@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
+from attrs.validators import ge, in_, instance_of, optional
 
 from dinomx_core.declare.layout import Layout
 from dinomx_core.declare.reading import Sampled
@@ -27,12 +28,12 @@ class Request:
     layers:  with no head and "all", the number of last blocks to return tokens of (1: `Tokens`; more: a tuple, last block last).
     """
 
-    network: str
-    view: str
-    masking: HowMasked = "none"
-    head: str | None = None
-    select: Select = "cls"
-    layers: int = 1
+    network: str = attrs.field(validator=instance_of(str))
+    view: str = attrs.field(validator=instance_of(str))
+    masking: HowMasked = attrs.field(default="none", validator=in_(get_args(HowMasked)))
+    head: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
+    select: Select = attrs.field(default="cls", validator=in_(get_args(Select)))
+    layers: int = attrs.field(default=1, validator=[instance_of(int), ge(1)])
 
 
 @attrs.frozen

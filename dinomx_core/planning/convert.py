@@ -14,29 +14,14 @@ from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from dinomx_core.declare.discover import Registry
+from dinomx_core.declare.faults import cause, faulty
 from dinomx_core.declare.values import Chosen, Length, Schedule, Size
 from dinomx_core.errors import PluginError, Problem
 from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.misread import AtKey, UnknownKeys, unforeseen
 from dinomx_core.planning.words import instead, meant, written
 
 ATTRS_BOUND = re.compile(r"^'[^']*' must be (.*): (.*)$")  # how attrs words a bound
-
-
-class AtKey(Exception):
-    """A message about one key of the table being read."""
-
-    def __init__(self, key: str, message: str):
-        self.key = key
-        super().__init__(message)
-
-
-class UnknownKeys(Exception):
-    """Keys that a table does not have, with those it has."""
-
-    def __init__(self, keys: list[str], known: list[str]):
-        self.keys, self.known = keys, known
-        self.elsewhere: dict[str, str] = {}  # words on who has a key
-        super().__init__(f"unknown keys {keys}")
 
 
 def show(value: object) -> str:
@@ -225,8 +210,14 @@ def choose(converter: cattrs.Converter, registry: Registry, kind: str, table: An
     for cls, values in ((component.options, rest), (component.frame, {k: table[k] for k in common if k in table})):
         try:
             parts.append(converter.structure(values, cls) if cls else None)
-        except cattrs.BaseValidationError as group:
-            for inner in group.exceptions:
+        except Exception as error:
+            if component.package and (found := unforeseen(error)):
+                key, reason = found
+                what = f'its option "{key}" cannot be read' if key else "its options cannot be read"
+                raise faulty(component, f"{what}: {cause(reason)}") from error
+            if not isinstance(error, cattrs.BaseValidationError):
+                raise
+            for inner in error.exceptions:
                 if isinstance(inner, UnknownKeys):
                     inner.known = ["name", *common, *inner.known]
                     inner.elsewhere = {key: belongs(registry, kind, key) for key in inner.keys}

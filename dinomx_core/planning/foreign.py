@@ -9,9 +9,9 @@ from dinomx_core.builtin import weights as files
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.facts import BackboneShape, Preprocessing
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import DataError, OtherChannels, OtherFamily
+from dinomx_core.errors import DataError, OtherChannels
 from dinomx_core.folders import is_ours
-from dinomx_core.planning.origin import RGB, Reading, from_weights, readers
+from dinomx_core.planning.origin import RGB, Reading, first_reading, from_weights
 from dinomx_core.planning.spec import SLOTS
 
 PROCESSOR = "preprocessor_config.json"
@@ -70,18 +70,16 @@ def _read_foreign(source: Path, registry: Registry) -> Foreign:
 
 
 def reader_of(source: Path, registry: Registry, side: int) -> tuple[Chosen, BackboneShape]:
-    """The first backbone that reads weights, and its sizes. Raises DataError where none does."""
-    first: DataError | None = None
-    for reader in readers(registry):
+    """The first backbone that reads weights, and its sizes. Raises DataError, or PluginError, where none does."""
+
+    def read(reader: Chosen) -> tuple[Chosen, BackboneShape]:
         chosen = from_weights(reader, str(source))
         try:
-            try:
-                return chosen, chosen.component.shape(chosen.options, RGB, side)
-            except OtherChannels as error:
-                return chosen, chosen.component.shape(chosen.options, error.channels, side)
-        except OtherFamily as error:
-            first = first or error
-    raise first or DataError(f"{source}: no installed backbone reads weights")
+            return chosen, chosen.component.shape(chosen.options, RGB, side)
+        except OtherChannels as error:
+            return chosen, chosen.component.shape(chosen.options, error.channels, side)
+
+    return first_reading(registry, str(source), read)
 
 
 def sizes_of(source: Path) -> tuple[int, tuple[int, int]]:

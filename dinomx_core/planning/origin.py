@@ -1,9 +1,9 @@
 """What a run starts from where that is another run: its sizes, and whether they fit. No weights are read."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
@@ -14,8 +14,9 @@ from dinomx_core.declare.facts import (
     Frozen,
     HeadShape,
 )
+from dinomx_core.declare.faults import cause, faulty
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import DataError, OtherChannels, OtherFamily, PluginError
+from dinomx_core.errors import UNREADABLE, DataError, OtherChannels, OtherFamily, PluginError
 from dinomx_core.folders import DESCRIPTION, MANIFEST, fault_of, find_model, is_ours, newest_whole, stages_in
 from dinomx_core.planning.convert import make_converter
 from dinomx_core.planning.spec import RunSpec
@@ -24,6 +25,7 @@ from dinomx_core.planning.walk import as_table, chosen_parts
 SIZES = {"patch_size": "patch", "width": "width", "depth": "number of blocks", "heads": "number of attention heads",
          "channels": "number of channels", "prefix": "number of tokens before the patches"}  # fmt: skip
 RGB = 3
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -161,13 +163,26 @@ def source_of(network: Frozen, backbone: Chosen, channels: int, size: int, regis
         raise DataError(f"{path}: is no run itself{hint}")
     if not network.foreign:
         return _weights(backbone, network.source, channels, size)
-    first: OtherFamily | None = None
+    return first_reading(registry, network.source, lambda reader: _foreign(reader, network.source, channels, size))
+
+
+def first_reading(registry: Registry, source: str, read: Callable[[Chosen], T]) -> T:
+    """What the first backbone that knows weights makes of them. Raises PluginError of a broken one where no other reads them, else
+    DataError."""
+    other: OtherFamily | None = None
+    broken: PluginError | None = None
     for reader in readers(registry):
         try:
-            return _foreign(reader, network.source, channels, size)
+            return read(reader)
         except OtherFamily as error:
-            first = first or error
-    raise first or DataError(f"{network.source}: no installed backbone reads weights")
+            other = other or error
+        except PluginError as error:
+            broken = broken or error
+        except UNREADABLE as error:
+            if isinstance(error, DataError) or not reader.component.package:
+                raise
+            broken = broken or faulty(reader.component, f"cannot look at {source}: {cause(error)}")
+    raise broken or other or DataError(f"{source}: no installed backbone reads weights")
 
 
 def readers(registry: Registry) -> Iterator[Chosen]:

@@ -11,8 +11,9 @@ import cattrs
 from dinomx_core.declare.discover import Registry
 from dinomx_core.declare.values import Chosen
 from dinomx_core.errors import UNREADABLE, ConfigError, DataError, Problem
-from dinomx_core.planning.convert import AtKey, UnknownKeys, choose, make_converter, problems_of
+from dinomx_core.planning.convert import choose, make_converter, problems_of
 from dinomx_core.planning.document import Document, Path_
+from dinomx_core.planning.misread import AtKey, UnknownKeys
 from dinomx_core.planning.spec import LABELLED, SECTIONS, SLOTS, LoaderOptions, RunSpec
 from dinomx_core.planning.walk import chosen_parts
 from dinomx_core.planning.words import instead, written

@@ -72,7 +72,18 @@ def check_views(report: Report, views: tuple[View, ...], shape: BackboneShape | 
                 report.refuse(
                     f'needs patch masks of the view "{request.view}", which nobody makes; {remedy}', f"loss.{label}"
                 )
+    check_student(report)
     warn_of_views(report, names, masked)
+
+
+def check_student(report: Report) -> None:
+    """Some loss asks for something of the student, which would learn nothing otherwise."""
+    losses = report.spec.losses
+    if losses and not any(
+        request.network == "student" for loss in losses.values() for request in loss.component.requests(loss.options)
+    ):
+        which = f"loss.{next(iter(losses))}" if len(losses) == 1 else "loss"
+        report.refuse("asks for nothing of the student, so nothing would be learnt; add a loss that does", which)
 
 
 def check_networks(

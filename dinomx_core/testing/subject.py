@@ -20,7 +20,8 @@ from dinomx_core.declare.discover import MODULE, Plugin, discover
 from dinomx_core.declare.values import REQUIRED, Chosen
 from dinomx_core.errors import ConfigError, DataError, PluginError, Problem
 from dinomx_core.planning import document
-from dinomx_core.planning.convert import AtKey, choose, make_converter, problems_of
+from dinomx_core.planning.convert import choose, make_converter, problems_of
+from dinomx_core.planning.misread import AtKey
 from dinomx_core.planning.reader import to_spec
 from dinomx_core.planning.spec import LABELLED, SLOTS, RunSpec
 from dinomx_core.planning.walk import as_table, chosen_parts, tables

@@ -4,9 +4,26 @@ import importlib
 from typing import Any
 
 from dinomx_core.declare.components import Command, Component
-from dinomx_core.declare.faults import authors, cause
+from dinomx_core.declare.faults import cause, faulty
 from dinomx_core.declare.values import Chosen
-from dinomx_core.errors import UNREADABLE, DinomxError, PluginError
+from dinomx_core.errors import UNREADABLE, DinomxError
+
+CONTRACTS = {
+    "backbone": "dinomx_core.training.backbone.Backbone",
+    "head": "torch.nn.Module",
+    "target": "dinomx_core.training.contracts.Target",
+    "loss": "dinomx_core.training.contracts.Loss",
+    "augmentation": "dinomx_core.training.contracts.Augmentation",
+    "placement": "dinomx_core.training.contracts.Placement",
+    "masking": "dinomx_core.training.contracts.Masking",
+    "strategy": "dinomx_core.training.contracts.Strategy",
+    "parallelism": "dinomx_core.training.contracts.Parallelism",
+    "dataset": "dinomx_core.training.contracts.Dataset",
+    "reader": "dinomx_core.declare.reading.PlaneReader",
+    "intensity": "dinomx_core.training.contracts.Intensity",
+    "evaluator": "dinomx_core.training.contracts.Evaluator",
+    "tracker": "dinomx_core.declare.tracking.Tracker",
+}  # what building a component of a kind gives
 
 
 def attribute(component: Component | Command) -> Any:
@@ -24,20 +41,26 @@ def attribute(component: Component | Command) -> Any:
 
 
 def construct(chosen: Chosen, *context: Any) -> Any:
-    """Build a picked component with its options and what its kind is given. Raises PluginError for what its package has not foreseen."""
+    """Build a picked component with its options and what its kind is given. Raises PluginError for what its package has
+    not foreseen, and where what it gives is none of its kind."""
     make = attribute(chosen.component)
     if not chosen.component.package:
         return make(chosen.options, *context)
     try:
-        return make(chosen.options, *context)
+        made = make(chosen.options, *context)
     except (DinomxError, *UNREADABLE):
         raise
     except Exception as error:
         raise faulty(chosen.component, f"{chosen.component.build} cannot be built: {cause(error)}") from error
+    check_contract(chosen.component, made)
+    return made
 
 
-def faulty(component: Component | Command, why: str, remedy: str = "") -> PluginError:
-    """An error that names a component and its package, and ends with what to do."""
-    package = component.package
-    whose = f'{component.kind} "{component.name}"' + (f" of {package}" if package else "")
-    return PluginError(f"{whose}: {why}" + (f"; {remedy or authors(package)}" if package else ""))
+def check_contract(component: Component, made: Any) -> None:
+    """Raise PluginError for what is none of its kind."""
+    path = CONTRACTS[component.kind]
+    module, _, name = path.rpartition(".")
+    if not isinstance(made, getattr(importlib.import_module(module), name)):
+        what = type(made).__name__
+        given = "nothing" if made is None else f"{'an' if what[0] in 'AEIOUaeiou' else 'a'} {what}, which is no {path}"
+        raise faulty(component, f"{component.build} gave {given}; it is to give what derives from {path}")
