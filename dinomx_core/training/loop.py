@@ -42,6 +42,9 @@ def train(
     guide = make_guide(parts, folder)
     if guide is not None:
         guide.check(first_step)
+        if parts.parallelism.rank == 0:
+            guide.restart(first_step)
+        parts.parallelism.barrier()
     images = make_images(parts, guide)
     batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")

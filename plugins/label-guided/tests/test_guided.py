@@ -1,14 +1,17 @@
 """Crops that lie on objects: where, how often, and that nothing else changes."""
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.training.construct import construct
 from dinomx_core.training.flow import Item
+from dinomx_core.training.guide import Guide
 from dinomx_core.training.regions import Regions
 from dinomx_core.training.streams import Stream
 from dinomx_label_guided.guided import around
@@ -294,6 +297,45 @@ def test_maps_that_are_gone_are_told(toy):
         TrainingError, match="the attention maps of the steps from 4 on are not there; bring them back, or start anew"
     ):
         api.run(config, resume=True)
+
+
+def test_a_run_reads_no_maps_of_one_that_it_overwrites(toy):
+    def losses(name, seed, **more):
+        run = {"steps": 6, "name": name, "seed": seed}
+        done = api.run(toy(run=run, loader={"workers": 2}, **looking(every=1, after=1)), overwrite=True, **more)
+        return metrics(done)
+
+    fresh = losses("fresh", 1)
+    assert losses("again", 0) != fresh
+    assert losses("again", 1) == fresh
+    plain = api.run(toy(run={"steps": 1, "name": "again"}), overwrite=True)
+    assert not (plain.folder / "attention").exists()
+
+
+def maps(guide, period, rank, world, rows, value):
+    file = guide.file(period, rank, world)
+    found = {"maps": torch.full((rows, 2, 2), value), "seen": torch.zeros(rows, 4), "read": torch.ones(rows).bool()}
+    save_file(found, file)
+
+
+def test_maps_are_the_newest_of_all_images_by_any_number_of_processes(tmp_path):
+    guide = Guide(tmp_path, every=2, after=1, images=4, steps=7)  # periods of 8 images, the last of 4
+    maps(guide, 1, 0, 3, 3, 0.0)  # of three processes, one of which was cut off
+    maps(guide, 1, 1, 3, 3, 0.0)
+    maps(guide, 1, 0, 1, 6, 0.0)  # of a run with fewer images
+    assert guide.files(1) == []
+    maps(guide, 1, 0, 2, 4, 1.0)
+    maps(guide, 1, 1, 2, 4, 2.0)
+    assert [float(guide.regions(8 + row).density[0, 0]) for row in range(8)] == [1.0, 2.0] * 4
+    maps(guide, 1, 0, 1, 8, 3.0)
+    assert guide.files(1) == [guide.file(1, 0, 1)]
+    maps(guide, 3, 0, 1, 4, 4.0)
+    assert float(guide.regions(27).density[0, 0]) == 4.0
+    for step, left in ((3, {1}), (2, {1}), (0, set())):  # those of the steps that follow are made again
+        maps(guide, 2, 0, 2, 4, 0.0)
+        guide.restart(step)
+        kept = {int(file.name.partition("-")[0]) for file in tmp_path.iterdir()}
+        assert kept == left | ({2} if step == 3 else set())
 
 
 @pytest.mark.slow
