@@ -197,7 +197,13 @@ def test_a_run_counts_its_crops_and_tells_of_those_without_an_object(toy, boxed,
     placed = [(row.get("placed/guided", 0), row.get("placed/without-object", 0)) for row in found]
     assert all(some > 0 and none >= 0 and some + none <= 0.5 for some, none in placed)  # two local crops of four
     assert sum(none for _, none in placed) > 0
-    assert "augmentation.where: some crops could not be put where they should lie" in "".join(capsys.readouterr())
+    told = [line.strip() for line in "".join(capsys.readouterr()).splitlines() if "augmentation.where" in line]
+    share = next(100 * none / (some + none) for some, none in placed if none)
+    assert len(told) == 1
+    assert told[0].partition("  ")[2] == (
+        f"augmentation.where: {share:.3g}% of this step's crops that were to be placed could not be put where they should lie; "
+        'metrics.jsonl has all shares as "placed/without-object"'
+    )
 
 
 def test_with_probability_0_a_run_is_the_same_and_workers_change_nothing(toy, boxed):
@@ -223,6 +229,12 @@ def test_data_without_objects_are_refused(toy):
     assert api.plan(toy(augmentation={"where": {"name": "label-guided", "probability": 0.0}})).steps == 4
     with pytest.raises(ConfigError, match=r"where.weights: must be 0 or more, got \[-1.0\]"):
         api.plan(toy(augmentation={"where": {"name": "label-guided", "weights": {"1": -1.0}}}))
+
+
+def test_data_that_cannot_be_read_are_told_of_once(toy, boxed):
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(**guided({**boxed, "boxes": "none.csv"}, weights={"cell": 2.0})))
+    assert str(caught.value) == f'config: data.boxes: there is no file "{Path.cwd()}/none.csv"'
 
 
 def test_weights_of_unknown_classes_are_refused(toy, boxed):
