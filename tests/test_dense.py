@@ -255,12 +255,21 @@ def test_a_run_has_their_figures_and_shows_no_parts(toy, tmp_path, capsys):
     assert (result.folder / "checkpoints" / "best").is_dir()
 
 
-def test_sets_without_masks_are_refused(toy, sets):
+def test_sets_without_masks_are_refused(toy, sets, tmp_path):
     bare = {key: value for key, value in sets["query"].items() if key != "mask"}
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(evaluate={"dense-knn": {"bank": {"name": "digits"}, "query": bare}}))
     assert str(caught.value) == "\n".join(
         f"config: evaluate.dense-knn.{name}: comes without masks; give its manifest a column of masks (`mask`), or wrap it in `marked`"
+        for name in ("bank", "query")
+    )
+    (tmp_path / "boxes.csv").write_text("image,left,top,width,height\n0.png,1,2,3,4\n")
+    boxed = {"name": "marked", "images": bare, "boxes": str(tmp_path / "boxes.csv")}
+    mixed = {"name": "mix", "sources": {"some": boxed}}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(evaluate={"dense-knn": {"bank": mixed, "query": boxed}}))
+    assert str(caught.value) == "\n".join(
+        f"config: evaluate.dense-knn.{name}: comes with boxes alone, and patches are judged by masks; give `masks`, too"
         for name in ("bank", "query")
     )
     with pytest.raises(ConfigError) as caught:
