@@ -225,7 +225,11 @@ def test_a_run_measures_it(toy, scenes):
             {"images": {"name": "digits", "split": "test"}},
             "evaluate.localisation.images: has no masks or boxes; give a manifest with a column",
         ),
-        ({"head": "chosen"}, 'evaluate.localisation.validation: head = "chosen" needs images that choose'),
+        (
+            {"head": "chosen"},
+            'evaluate.localisation.validation: head = "chosen" needs images that choose; give them as `images` are given, or fix the head: '
+            '"mean" or a number',
+        ),
         ({"head": "best"}, "evaluate.localisation.head: "),
         ({"head": -1}, "evaluate.localisation.head: is -1; heads are numbered from 0"),
         ({"head": 2}, "evaluate.localisation.head: the backbone has 2 heads, numbered from 0; there is no head 2"),
