@@ -1,6 +1,7 @@
 """What lies where in images: masks of a manifest, masks and boxes beside any data set."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,7 +238,10 @@ def test_what_is_wrong_with_images_inside_is_told_once(marked, toy):
     sets["query"]["images"] = {"name": "digits"}
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(evaluate={"dense-knn": sets}))
-    assert str(caught.value) == 'config: evaluate.dense-knn.bank.images.path: there is no folder "/nowhere"'
+    assert (
+        str(caught.value)
+        == f'config: evaluate.dense-knn.bank.images.path: there is no folder "/nowhere" (looked in {Path.cwd()})'
+    )
     sets["bank"]["images"] = {"name": "image-folder", "path": str(marked / "images")}
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(evaluate={"dense-knn": sets}))

@@ -102,8 +102,8 @@ class LocalisationEvaluator(Evaluator):
             figures[f"corloc_{name}"] = float(max(overlap(box, other) for other in seen.boxes) > o.overlap)
         return figures
 
-    def seen(self, encoder: Encoder, data: Dataset, numbers: set[int]) -> Iterator[Seen]:
-        """This process's share of the images that can be read and show an object; the others know of what could not be. `numbers` gets what
+    def seen(self, encoder: Encoder, data: Dataset, held: set[int]) -> Iterator[Seen]:
+        """This process's share of the images that can be read and show an object; the others know of what could not be. `held` gets what
         masks hold."""
         faults, read = list[str](), list[str]()
 
@@ -119,7 +119,7 @@ class LocalisationEvaluator(Evaluator):
             found = None if item.regions is None else item.regions()
             if found is None or found.mask is None or found.boxes is None:
                 return False
-            numbers.update(found.mask.unique().tolist())
+            held.update(found.mask.unique().tolist())
             if not len(found.boxes):
                 return False
             return bool(((found.mask > 0) & (found.mask != self.options.ignore)).any())

@@ -163,7 +163,7 @@ def test_bad_input_is_refused_before_anything_is_written(model, tmp_path):
         (tmp_path / "empty", {}, f'no images in "{tmp_path}/empty" (.bmp, .jpeg, .jpg, .npy, .png, .tif, .tiff, .webp)'),
         (tmp_path / "nothing.png", {}, f'there is no file or folder "{tmp_path}/nothing.png" (looked in {Path.cwd()})'),
         (image, {"patch": (9, 0)}, f"--patch: {image}: has 4 rows and 5 columns of patches, there is no 9,0"),
-        (image, {"map": tmp_path / "nothere"}, f'--map: there is no file or folder "{tmp_path}/nothere"'),
+        (image, {"map": tmp_path / "nothere"}, f'--map: there is no folder "{tmp_path}/nothere" (looked in {Path.cwd()})'),
         (image, {"channels": (0, 7)}, "--channels: there is no channel 7; they go from 0 to 2"),
         (image, {"block": 5}, "--block: the model has 1 blocks, got 5"),
         (image, {"block": 0, "clusters": 1, "size": 0, "patch": (-1, 2), "limit": 0, "channels": (1, 2, 3, 4)},

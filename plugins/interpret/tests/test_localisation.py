@@ -201,13 +201,13 @@ def test_masks_of_0_and_255_need_no_number_to_ignore(monkeypatch, scenes, tmp_pa
         Image.fromarray(np.array(Image.open(file)) * np.uint8(255)).save(file)
     why = "shows an object: their masks hold 0 and 255, and ignore = 255; set ignore = -1 if 255 is an object"
     with pytest.raises(DataError) as caught:
-        evaluator(scenes).evaluate(seeing)
+        evaluator(scenes, batch_size=2).evaluate(seeing)
     assert str(caught.value) == f"none of 7 images {why}"
     (tmp_path / "others.csv").write_text("path,mask\ni1.png,m1.png")
     with pytest.raises(DataError) as caught:
         evaluator(scenes, head="chosen", validation=others).evaluate(seeing)
     assert str(caught.value) == f"none of the validation's 1 images {why}"
-    assert evaluator(scenes, ignore=-1).evaluate(seeing)["info/images"] == 5.0
+    assert evaluator(scenes, ignore=-1, batch_size=2).evaluate(seeing)["info/images"] == 5.0
 
 
 def test_a_run_measures_it(toy, scenes):
