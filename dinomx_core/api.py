@@ -273,5 +273,13 @@ def reading_of(source: str | Path, plugins: Iterable[ModuleType] = ()) -> Readin
 
 
 def plan_alone(config: str | Path, plugins: Iterable[ModuleType]) -> Plan:
-    """The plan of a config as if no other process were there: those that embed form no group."""
-    return plan(config, plugins=plugins, env=attrs.evolve(Env.here(), world=None))
+    """The plan of a config as if no other process were there: those that embed form no group. Raises ConfigError, for one of several
+    stages, too."""
+    made = plans(config, plugins=plugins, env=attrs.evolve(Env.here(), world=None))
+    if len(made) > 1:
+        names = ", ".join(stage.stage for stage in made)
+        remedy = f"run it and name a stage's folder, such as {made[-1].run_dir}"
+        raise ConfigError(
+            [Problem(f"{config}: has the stages {names}, each with a model of its own; {remedy}", "stage")]
+        )
+    return made[0]

@@ -24,6 +24,7 @@ OURS = {
     "tensorboard",
     "wandb",
     "checkpoints",
+    "attention",
     "export",
     *(f"{name}.jsonl" for name in (*ROWS, AFTER)),
 }

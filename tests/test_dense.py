@@ -140,14 +140,65 @@ def test_pixels_to_ignore_are_neither_learnt_nor_judged(tmp_path, sets):
     for file in (tmp_path / "query").glob("*-mask.png"):
         mask = np.array(Image.open(file))
         mask[mask == 0] = 255
+        mask[:PATCH, PATCH:] = 2  # of which the bank knows nothing
         Image.fromarray(mask).save(file)
     found = construct(in_table("evaluator", {"name": "dense-knn", "k": 5, **sets})).evaluate(encoder_of(means))
-    assert {name for name in found if name.startswith("iou")} == {"iou/0", "iou/1"}
-    assert (
-        found["iou/0"] == 0 and found["iou/1"] > 0.8
-    )  # told 0 where the truth is 1, at edges; never judged where it is 255
+    assert {name for name in found if name.startswith("iou")} == {"iou/0", "iou/1", "iou/2"}
+    assert found["iou/0"] == 0  # told where the truth is 1 or 2; never judged where it is 255
+    for file in (tmp_path / "bank").glob("*-mask.png"):
+        mask = np.array(Image.open(file))
+        mask[:PATCH, :PATCH] = 2
+        Image.fromarray(mask).save(file)
     evaluator = construct(in_table("evaluator", {"name": "dense-knn", "ignore": 1, **sets}))
-    assert evaluator.learn(encoder_of(means)).labels.unique().tolist() == [0]
+    assert evaluator.learn(encoder_of(means)).labels.unique().tolist() == [0, 2]
+
+
+def remake(folder, change):
+    """Write every mask of a folder anew; returns how many pixels are not 0."""
+    count = 0
+    for file in folder.glob("*-mask.png"):
+        mask = change(np.array(Image.open(file)))
+        Image.fromarray(mask).save(file)
+        count += int((mask > 0).sum())
+    return count
+
+
+@pytest.mark.parametrize("objects", [False, True])
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table["name"])
+def test_masks_of_0_and_255_are_refused_unless_nothing_is_ignored(tmp_path, sets, table, objects):
+    marked = remake(tmp_path / "bank", lambda mask: mask * np.uint8(255))
+    table = {**table, "objects": objects, **sets}
+    with pytest.raises(DataError) as caught:
+        construct(in_table("evaluator", table)).evaluate(encoder_of(means))
+    assert str(caught.value) == (
+        f"the bank is of one class only, 0: its masks hold 0 and 255, and ignore = 255 leaves out {marked} of {12 * SIDE**2} pixels; set "
+        "ignore = -1 if 255 is a class, or else name images of two classes or more"
+    )
+    marked = remake(tmp_path / "query", lambda mask: mask * np.uint8(255))
+    found = construct(in_table("evaluator", {**table, "ignore": -1})).evaluate(encoder_of(means))
+    assert found["miou"] > 0.8 and ("iou/1" if objects else "iou/255") in found
+    remake(tmp_path / "bank", lambda mask: np.minimum(mask, 1))
+    with pytest.raises(DataError) as caught:
+        construct(in_table("evaluator", table)).evaluate(encoder_of(means))
+    assert str(caught.value) == (
+        f"the query is of one class only, 0: its masks hold 0 and 255, and ignore = 255 leaves out {marked} of {6 * SIDE**2} pixels; set "
+        "ignore = -1 if 255 is a class, or else name images of two classes or more"
+    )
+
+
+def test_sets_of_one_class_are_refused(tmp_path, sets):
+    remake(tmp_path / "query", lambda mask: mask * 0 + 7)
+    with pytest.raises(DataError) as caught:
+        construct(in_table("evaluator", {"name": "dense-knn", **sets})).evaluate(encoder_of(means))
+    assert str(caught.value) == (
+        "the query is of one class only, 7: its masks hold 7; name images of two classes or more"
+    )
+    remake(tmp_path / "bank", lambda mask: np.kron(np.eye(SIDE // 4), np.arange(16).reshape(4, 4)).astype(np.uint8))
+    with pytest.raises(DataError) as caught:
+        construct(in_table("evaluator", {"name": "dense-knn", **sets})).evaluate(encoder_of(means))
+    assert str(caught.value) == (
+        "the bank is of one class only, 0: its masks hold 0, 1, 2, 3, 4 and 11 more; name images of two classes or more"
+    )
 
 
 def test_images_without_a_mask_are_left_out_and_counted(tmp_path):
@@ -204,12 +255,21 @@ def test_a_run_has_their_figures_and_shows_no_parts(toy, tmp_path, capsys):
     assert (result.folder / "checkpoints" / "best").is_dir()
 
 
-def test_sets_without_masks_are_refused(toy, sets):
+def test_sets_without_masks_are_refused(toy, sets, tmp_path):
     bare = {key: value for key, value in sets["query"].items() if key != "mask"}
     with pytest.raises(ConfigError) as caught:
         api.plan(toy(evaluate={"dense-knn": {"bank": {"name": "digits"}, "query": bare}}))
     assert str(caught.value) == "\n".join(
         f"config: evaluate.dense-knn.{name}: comes without masks; give its manifest a column of masks (`mask`), or wrap it in `marked`"
+        for name in ("bank", "query")
+    )
+    (tmp_path / "boxes.csv").write_text("image,left,top,width,height\n0.png,1,2,3,4\n")
+    boxed = {"name": "marked", "images": bare, "boxes": str(tmp_path / "boxes.csv")}
+    mixed = {"name": "mix", "sources": {"some": boxed}}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(evaluate={"dense-knn": {"bank": mixed, "query": boxed}}))
+    assert str(caught.value) == "\n".join(
+        f"config: evaluate.dense-knn.{name}: comes with boxes alone, and patches are judged by masks; give `masks`, too"
         for name in ("bank", "query")
     )
     with pytest.raises(ConfigError) as caught:

@@ -1,6 +1,7 @@
 """What lies where in images: masks of a manifest, masks and boxes beside any data set."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,99 @@ def test_masks_that_do_not_fit_are_named(marked):
     (marked / "masks/a/0.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match="0.png: cannot be read as an image: is of no format"):
         regions_of(data[0])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [("width", "1e30", "1e+30"), ("left", "-3000000000", "-3e+09"), ("top", "1e10", "1e+10")],
+)
+def test_numbers_that_no_image_has_pixels_for_are_named(marked, column, value, told):
+    names = ["image", "left", "top", "width", "height"]
+    row = [value if name == column else 1 for name in names[1:]]
+    file = table(marked / "far.csv", names, [("a/0.png", 4, 2, 5, 3), ("a/1.png", *row)])
+    for chosen, key in (
+        (
+            {"name": "marked", "images": {"name": "image-folder", "path": str(marked / "images")}, "boxes": str(file)},
+            "boxes",
+        ),
+        ({"name": "manifest", "path": str(file), "columns": ["image"], "box": names[1:]}, "box"),
+    ):
+        chosen = in_table("dataset", chosen)
+        (marked / "a").mkdir(exist_ok=True)
+        for number in range(2):
+            (marked / "a" / f"{number}.png").write_bytes((marked / "images/a" / f"{number}.png").read_bytes())
+        with pytest.raises(DataError) as caught:
+            chosen.component.inspect(chosen.options)
+        assert str(caught.value) == f'{file}: column "{column}" holds {told} in line 3, more than pixels count'
+        assert caught.value.key == key
+
+
+def test_an_indexed_mask_is_read_as_its_numbers_and_an_image_as_its_colours(marked):
+    numbers = np.zeros(SIZE, np.uint8)
+    numbers[2:5, 4:9], numbers[6, 7] = 1, 255
+    palette = [0, 0, 0, 128, 0, 0, *([0] * 759), 224, 224, 192]  # as Pascal VOC's
+    for name, colours in (("0", palette), ("1", [0, 0, 0, 128, 128, 128, *([0] * 759), 255, 255, 255])):
+        indexed = Image.fromarray(numbers).convert("P")
+        indexed.putdata(numbers.flatten().tolist())
+        indexed.putpalette(colours)
+        assert indexed.mode == "P"
+        indexed.save(marked / "masks/a" / f"{name}.png")
+    Image.fromarray(numbers > 0).save(marked / "masks/a/2.png")  # one bit a pixel
+    file = table(marked / "m.csv", ["path", "mask"], [(f"images/a/{n}.png", f"masks/a/{n}.png") for n in range(3)])
+    of_manifest = construct(in_table("dataset", {"name": "manifest", "path": str(file), "mask": "mask"}))
+    for data in (opened(marked, masks=str(marked / "masks/{name}.png")), of_manifest):
+        assert [regions_of(data[n]).mask.tolist() for n in range(2)] == [numbers.tolist()] * 2
+        assert regions_of(data[2]).mask.tolist() == (numbers > 0).astype(int).tolist()
+    reader = construct(in_table("reader", {"name": "image"}))
+    with (marked / "masks/a/0.png").open("rb") as stream:
+        part = reader.read_mask(stream, region=(4, 3, 3, 5)).pixels
+        assert part.tolist() == [numbers[4:7, 3:8].tolist()]
+        assert reader.read(stream).pixels[:, 2, 4].tolist() == [128, 0, 0]
+    images = construct(in_table("dataset", {"name": "image-folder", "path": str(marked / "masks")}))
+    assert images[0].image[:, 2, 4].tolist() == [128, 0, 0] and images[2].image[:, 2, 4].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_marks_of_no_image_are_refused(marked, mixed):
+    file = table(marked / "b.csv", ["image", "left", "top", "width", "height"], [("cats/0.png", 1, 2, 3, 4)])
+    boxes, masks = str(file), str(marked / "masks/{stem}.png")
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(marked / "masks/elsewhere.png")
+    images = {"name": "image-folder", "path": str(marked / "images")}
+    images = {"name": "mix", "sources": {"one": images}} if mixed else images
+    remedy = "let these name images by their ids, with or without ending and folders"
+    mask = f'its mask would be "{marked}/masks/0.png"'
+    for options, message in (
+        ({"boxes": boxes}, f'has boxes: the first is called "a/0.png", and {file} names "cats/0.png"'),
+        ({"masks": masks}, f'has masks: the first is called "a/0.png", and {mask}'),
+        (
+            {"masks": masks, "boxes": boxes},
+            f'has masks or boxes: the first is called "a/0.png", and {mask} and {file} names "cats/0.png"',
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            construct(in_table("dataset", {"name": "marked", "images": images, **options}))
+        assert str(caught.value) == f"none of the 3 images {message}; {remedy}"
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(marked / "masks/2.png")
+    assert regions_of(opened(marked, masks=masks, boxes=boxes)[2]).mask is not None
+
+
+def test_what_is_wrong_with_images_inside_is_told_once(marked, toy):
+    images = {"name": "image-folder", "path": "/nowhere"}
+    sets = {
+        name: {"name": "marked", "images": images, "masks": str(marked / "masks/{name}.png")}
+        for name in ("bank", "query")
+    }
+    sets["query"]["images"] = {"name": "digits"}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(evaluate={"dense-knn": sets}))
+    assert (
+        str(caught.value)
+        == f'config: evaluate.dense-knn.bank.images.path: there is no folder "/nowhere" (looked in {Path.cwd()})'
+    )
+    sets["bank"]["images"] = {"name": "image-folder", "path": str(marked / "images")}
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(evaluate={"dense-knn": sets}))
+    assert str(caught.value) == "config: evaluate.dense-knn.bank: has 3 channels, the training data 1"
 
 
 def test_boxes_outside_are_named():

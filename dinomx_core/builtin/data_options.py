@@ -90,6 +90,7 @@ def inspected(options: Mix) -> tuple[DataInfo, list[DataInfo]]:
         tuple(f"{label}: {note}" for label, info in zip(options.sources, infos) for note in info.notes),
         "".join(info.digest for info in infos), unreadable=tuple(fault for info in infos for fault in info.unreadable),
         sampled=joined([info.sampled for info in infos if info.sampled]), names=names, regions=any(info.regions for info in infos),
+        boxes_alone=all(info.boxes_alone for info in infos if info.regions) and any(info.regions for info in infos),
         marked=tuple(dict.fromkeys(name for info in infos for name in info.marked)),
         label_kind=kinds.pop() if labelled else "class",
         parts=tuple(

@@ -23,4 +23,8 @@ class DigitsData(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        return Item(self.images[index], int(self.labels[index]), f"digit-{int(self.numbers[index])}")
+        return Item(self.images[index], int(self.labels[index]), self.name(index))
+
+    def name(self, index: int) -> str:
+        """By its number among all digits."""
+        return f"digit-{int(self.numbers[index])}"

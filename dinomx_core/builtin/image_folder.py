@@ -38,17 +38,18 @@ class PicturesData(Dataset):
             regions=None if pictures.masks is None else partial(self.regions, index),
         )  # fmt: skip
 
+    def name(self, index: int) -> str:
+        """From the list of files."""
+        return self.pictures.id(index)
+
     def regions(self, index: int) -> Regions | None:
         """What lies where in an image, by the numbers of its mask; None where it has none."""
         masks = self.pictures.masks
         if masks is None or masks[index, 0] < 0:
             return None
         number, frame = masks[index].tolist()
-        return Regions(
-            classes_of(
-                from_plane(read_plane(self.pictures, self.reader, index, number, frame)), self.pictures.place(number)
-            )
-        )
+        plane = read_plane(self.pictures, self.reader.read_mask, index, number, frame)
+        return Regions(classes_of(from_plane(plane), self.pictures.place(number)))
 
     def source(self, index: int) -> str | None:
         """The file that holds an image and nothing else, and can be read from within another; None where there is none."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dinomx_core.declare.numbers import known_type
-from dinomx_core.declare.reading import Plane, PlaneReader, Region
+from dinomx_core.declare.reading import Plane, PlaneReader, Region, cut
 from dinomx_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class ImageReader(PlaneReader):
         """The same, or a region of it; of a NumPy array no more is read than the region."""
         pixels = None if region is None or not isinstance(file, Path) else mapped_region(file, self.axes, region)
         return super().read(file, frame, region) if pixels is None else self._plane(pixels)
+
+    def read_mask(self, file: Path | IO[bytes], frame: int = 0, region: Region | None = None) -> Plane:
+        """The same of a mask, of an indexed picture (PNG of mode P, as Pascal VOC and DAVIS have them) its numbers."""
+        numbers = indices(file)
+        return super().read_mask(file, frame, region) if numbers is None else cut(self._plane(numbers), region)
 
     def _plane(self, pixels: np.ndarray) -> Plane:
         if not self.bits:
@@ -75,6 +80,18 @@ def read_pixels(file: Path | IO[bytes], axes: str = "HWC") -> np.ndarray:
         remedy = f"; if it is a TIFF that Pillow does not know, {TIFF_READER}" if start.startswith(TIFFS) else ""
         what = "is of no format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise DataError(f"cannot be read as an image: {what}{remedy}") from None
+
+
+def indices(file: Path | IO[bytes]) -> np.ndarray | None:
+    """The numbers (1, H, W) of an indexed picture, which stand for its colours; None for other files."""
+    try:
+        with Image.open(file) as image:
+            return np.array(ImageOps.exif_transpose(image))[None] if image.mode == "P" else None
+    except Exception:  # whoever reads it as an image says why not
+        return None
+    finally:
+        if not isinstance(file, Path):
+            file.seek(0)
 
 
 def mapped_region(file: Path, axes: str, region: Region) -> np.ndarray | None:

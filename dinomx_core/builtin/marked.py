@@ -27,9 +27,45 @@ class MarkedData(Dataset):
         self.images: Dataset = construct(options.images)
         self.reader: PlaneReader = construct(options.mask_reader)
         self.boxes = read_boxes(options.boxes) if options.boxes else None
+        self.check()
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def check(self) -> None:
+        """Raise DataError where no image has a mask or a box by its name; nothing is read to find names."""
+        for index in range(len(self)):
+            id = self.images.name(index)
+            if id is None or self.marks(id):
+                return
+        if not len(self):
+            return
+        first, told = str(self.images.name(0)), []
+        if self.options.masks:
+            told.append(f'its mask would be "{self.file(*names_of(first))}"')
+        if self.boxes is not None:
+            told.append(f'{self.options.boxes} names "{next(iter(self.boxes.of))}"')
+        kinds = [name for name in ("masks", "boxes") if getattr(self.options, name)]
+        raise DataError(
+            f'none of the {len(self)} images has {" or ".join(kinds)}: the first is called "{first}", and {" and ".join(told)}; let these '
+            "name images by their ids, with or without ending and folders",
+            kinds[0],
+        )
+
+    def marks(self, id: str) -> bool:
+        """Whether an image has a mask or a box by its name."""
+        names = names_of(id)
+        if self.boxes is not None and any(name in self.boxes.of for name in (id, *names)):
+            return True
+        return bool(self.options.masks) and self.file(*names).exists()
+
+    def file(self, name: str, stem: str) -> Path:
+        """Where an image's mask is."""
+        return Path(self.options.masks.replace("{name}", name).replace("{stem}", stem)).expanduser()
+
+    def name(self, index: int) -> str | None:
+        """The image's own."""
+        return self.images.name(index)
 
     def __getitem__(self, index: int) -> Item:
         item = self.images[index]
@@ -56,14 +92,14 @@ class MarkedData(Dataset):
     def mask(self, id: str, name: str, stem: str) -> torch.Tensor | None:
         """Class numbers (H, W) from the file of the image's name, or None where it is not there; of the same frame and region, where the
         image is one of a file."""
-        file = Path(self.options.masks.replace("{name}", name).replace("{stem}", stem)).expanduser()
+        file = self.file(name, stem)
         if not file.exists():
             return None
         found = PART.match(id)
         frame, region = (found["frame"], found["region"]) if found else (None, None)
         box = tuple(map(int, region.split(","))) if region else None
         try:
-            return classes_of(from_plane(self.reader.read(file, int(frame or 0), box)), file)  # type: ignore[arg-type]
+            return classes_of(from_plane(self.reader.read_mask(file, int(frame or 0), box)), file)  # type: ignore[arg-type]
         except DataError as error:
             raise DataError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
         except Exception as error:  # decoders raise whatever they stumble over

@@ -31,7 +31,9 @@ class Marked:
         "a CSV, JSON lines or Parquet file with a row a box: image (its id, or that without ending or folders), left, top, width, height "
         'in pixels, and class where there are several; "": no boxes',
     )
-    mask_reader: Chosen = slot("reader", "image", "decodes the masks")
+    mask_reader: Chosen = slot(
+        "reader", "image", "decodes the masks; of an indexed PNG the numbers, not the palette's colours"
+    )
 
 
 @attrs.frozen
@@ -55,7 +57,7 @@ def inspect_marked(options: Marked) -> DataInfo:
         info = options.images.component.inspect(options.images.options)
     except DataError as error:
         raise DataError(str(error), f"images.{error.key}" if error.key else "images") from None
-    return attrs.evolve(info, regions=True, marked=classes)
+    return attrs.evolve(info, regions=True, boxes_alone=not options.masks, marked=classes)
 
 
 def check_pattern(pattern: str) -> None:
@@ -73,16 +75,16 @@ def check_pattern(pattern: str) -> None:
 def read_boxes(file: str) -> BoxRows:
     """Read a file of boxes. Raises DataError, which names columns and lines."""
     from dinomx_core.builtin.manifest import read_manifest
-    from dinomx_core.builtin.picture_sets import numbers_in, texts
+    from dinomx_core.builtin.picture_sets import pixels_in, texts
 
     try:
         rows = read_manifest(Path(file), "image")
     except DataError as error:
         raise DataError(str(error), "boxes") from None
-    sides = [numbers_in(rows, name, "boxes") for name in SIDES]
+    sides = [pixels_in(rows, name, "boxes").tolist() for name in SIDES]
     named = texts(rows, "class", "boxes") if "class" in rows.columns else ["1"] * len(rows.paths)
     classes = tuple(sorted(set(named), key=lambda name: (len(name), name) if name.isdigit() else (99, name)))
     found: dict[str, list[Any]] = {}
     for image, name, *box in zip(rows.paths, named, *sides):
-        found.setdefault(image, []).append((*(round(float(side)) for side in box), classes.index(name) + 1))
+        found.setdefault(image, []).append((*box, classes.index(name) + 1))
     return BoxRows(found, classes)

@@ -29,6 +29,11 @@ class MixData(Dataset):
         item = self.sets[number][index - self.starts[number]]
         return replace(item, label=self.label(item.label, self.labels[number]), channels=self.channels[number])
 
+    def name(self, index: int) -> str | None:
+        """As its own data set has it."""
+        number = bisect_right(self.starts, index) - 1
+        return self.sets[number].name(index - self.starts[number])
+
     def label(self, label: Label | None, numbers: Sequence[int]) -> Label | None:
         """A source's label among those of all; `numbers`: of its classes there."""
         if not self.labelled or isinstance(label, float):

@@ -63,7 +63,10 @@ class ManifestFile(Pictured):
     label_kind: LabelKind = label_kind()
     separator: str = separator()
     group: str = option("", 'column of what an image belongs to, such as its patient; "": as the files say')
-    mask: str = option("", 'column of paths of masks, whole numbers that are classes, 0 for none; "": no masks')
+    mask: str = option(
+        "",
+        'column of paths of masks, whole numbers that are classes (of an indexed PNG those of the palette), 0 for none; "": no masks',
+    )
     frame: str = option("", 'column of frame numbers (from 0) of files that hold several; "": all frames')
     box: list[str] = option(
         [], "columns of left, top, width and height, in pixels, of the region that is the image; none: all of it"

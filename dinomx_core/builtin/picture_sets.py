@@ -20,6 +20,7 @@ from dinomx_core.errors import DataError
 from dinomx_core.training.construct import construct
 
 RGB = 3
+MOST_PIXELS = 2**31 - 1  # of a side
 
 
 def info_of(pictures: Pictures, options: Pictured) -> DataInfo:
@@ -226,6 +227,17 @@ def numbers_in(manifest: Manifest, name: str, key: str) -> Any:
     return np.array([float(value) for value in _checked(manifest, name, key, fits, "no number")])
 
 
+def pixels_in(manifest: Manifest, name: str, key: str) -> Any:
+    """A column of whole pixels, int64; others are rounded. Raises DataError for numbers that no image has pixels for."""
+    found = numbers_in(manifest, name, key).round()
+    if (wrong := np.flatnonzero(np.abs(found) > MOST_PIXELS)).size:
+        rows = manifest.where(wrong.tolist())
+        raise DataError(
+            f'{manifest.file}: column "{name}" holds {found[wrong[0]]:g} in {rows}, more than pixels count', key
+        )
+    return found.astype(np.int64)
+
+
 def _checked(manifest: Manifest, name: str, key: str, fits: Callable[[Any], bool], what: str) -> list[Any]:
     values = column_of(manifest, name, key)
     if wrong := [row for row, value in enumerate(values) if value is None or not fits(value)]:
@@ -240,7 +252,7 @@ def regions_of(manifest: Manifest, options: ManifestFile) -> np.ndarray | None:
     if options.box:
         if len(options.box) != 4:
             raise DataError(f"names the columns of left, top, width and height, got {named(options.box)}", "box")
-        found = [numbers_in(manifest, name, "box").round().astype(np.int32) for name in options.box]
+        found = [pixels_in(manifest, name, "box").astype(np.int32) for name in options.box]
         left, top, width, height = found
         if (wrong := np.flatnonzero((width < 1) | (height < 1) | (left < 0) | (top < 0))).size:
             raise DataError(f"{manifest.file}: no box inside an image in {manifest.where(wrong.tolist())}", "box")
@@ -248,7 +260,7 @@ def regions_of(manifest: Manifest, options: ManifestFile) -> np.ndarray | None:
     if options.centre:
         if len(options.centre) != 2 or not options.side:
             raise DataError("names the columns of x and y, and needs `side`", "centre")
-        found = [numbers_in(manifest, name, "centre").round().astype(np.int32) for name in options.centre]
+        found = [pixels_in(manifest, name, "centre").astype(np.int32) for name in options.centre]
         x, y = found
         side = np.full_like(x, options.side)
         return np.stack([y - options.side // 2, x - options.side // 2, side, side], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,20 +103,20 @@ def place(root: Path, file: str) -> Path:
     return root / file
 
 
-def read_plane(pictures: Pictures, reader: PlaneReader, image: int, number: int, frame: int) -> Plane:
-    """One plane of an image, or its region of it. Raises DataError naming the file."""
+def read_plane(pictures: Pictures, read: Callable[..., Plane], image: int, number: int, frame: int) -> Plane:
+    """One plane of an image, or its region of it, by a reader's `read` or `read_mask`. Raises DataError naming the file."""
     file = pictures.place(number)
     region = None if pictures.regions is None else [int(n) for n in pictures.regions[image]]
     try:
         if region is None:
-            return reader.read(file, frame)
+            return read(file, frame)
         if pictures.shift:
             region[:2] = [max(0, start) for start in region[:2]]
-        plane = reader.read(file, frame, tuple(region))  # type: ignore[arg-type]
+        plane = read(file, frame, tuple(region))
         short = [wanted - have for wanted, have in zip(region[2:], plane.pixels.shape[1:])]
         if any(short) and pictures.shift:
             region[:2] = [max(0, start - lack) for start, lack in zip(region[:2], short)]
-            plane = reader.read(file, frame, tuple(region))  # type: ignore[arg-type]
+            plane = read(file, frame, tuple(region))
         if plane.pixels.shape[1:] != tuple(region[2:]):
             raise DataError(
                 f"the region of {region[3]} x {region[2]} pixels at {region[1]}, {region[0]} reaches over its edge"
@@ -133,7 +133,7 @@ def read(pictures: Pictures, reader: PlaneReader, image: int) -> Plane:
     import numpy as np
 
     places = pictures.planes[image].tolist()
-    planes = [read_plane(pictures, reader, image, number, frame) for number, frame in places]
+    planes = [read_plane(pictures, reader.read, image, number, frame) for number, frame in places]
     first = planes[0]
     if len(planes) == 1:
         return first

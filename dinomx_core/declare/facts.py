@@ -70,9 +70,9 @@ class DataInfo:
     notes: what a person should know of it. digest: stands for which images these are, in which order, so that a run goes on
     with the same ones; "" where the options alone say it. unreadable: files that are left out, and why. sampled: what the pixels of some
     images are like; None: uint8, or uint16 or floats over the whole range. names: of the channels, where they have any. parts: in which it
-    is drawn from, where there are several. regions: whether images may say what lies where in them. marked: names of the
-    classes that boxes have. label_kind: what an image's label is: one of the classes, several of them or none, or a number, where
-    `classes` is empty.
+    is drawn from, where there are several. regions: whether images may say what lies where in them; boxes_alone: by boxes, never by
+    masks. marked: names of the classes that boxes have. label_kind: what an image's label is: one of the classes, several of them or
+    none, or a number, where `classes` is empty.
     """
 
     count: int
@@ -85,6 +85,7 @@ class DataInfo:
     names: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     parts: tuple[Part, ...] = attrs.field(default=(), kw_only=True)
     regions: bool = attrs.field(default=False, kw_only=True)
+    boxes_alone: bool = attrs.field(default=False, kw_only=True)
     marked: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     label_kind: LabelKind = attrs.field(default="class", kw_only=True)
 

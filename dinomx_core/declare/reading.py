@@ -63,11 +63,21 @@ class PlaneReader(ABC):
 
     def read(self, file: Path | IO[bytes], frame: int = 0, region: Region | None = None) -> Plane:
         """The same, or a region of it; a reader that can decode less for it does."""
-        plane = self.decode(file, frame)
-        if region is None:
-            return plane
-        top, left, height, width = region
-        return attrs.evolve(plane, pixels=plane.pixels[:, top : top + height, left : left + width])
+        return cut(self.decode(file, frame), region)
+
+    def read_mask(self, file: Path | IO[bytes], frame: int = 0, region: Region | None = None) -> Plane:
+        """The same of a file that is a mask: truth values are 0 and 1; a reader of pictures gives the numbers of an indexed one, not the
+        colours that these stand for."""
+        plane = self.read(file, frame, region)
+        return attrs.evolve(plane, pixels=plane.pixels.astype("uint8")) if plane.pixels.dtype == bool else plane
+
+
+def cut(plane: Plane, region: Region | None) -> Plane:
+    """A region of a plane; None: all of it."""
+    if region is None:
+        return plane
+    top, left, height, width = region
+    return attrs.evolve(plane, pixels=plane.pixels[:, top : top + height, left : left + width])
 
 
 @attrs.frozen

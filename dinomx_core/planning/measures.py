@@ -16,7 +16,7 @@ from dinomx_core.planning import document
 from dinomx_core.planning.document import Document, Path_
 from dinomx_core.planning.reader import to_measures
 from dinomx_core.planning.subjects import Subject
-from dinomx_core.planning.walk import as_table, chosen_parts
+from dinomx_core.planning.walk import as_table, chosen_parts, outer_sets
 
 
 @attrs.frozen
@@ -66,9 +66,8 @@ class _Check:
     def all(self, device: str) -> list[str]:
         subject, parts = self.subject, list(chosen_parts({"evaluate": self.measures.evaluate}))
         draft = Draft(DataInfo(0, subject.channels), (), subject.shape, 0, 1, device)
-        for path, chosen in parts:
-            if chosen.component.kind == "dataset":
-                self.data(path, chosen, draft)
+        for path, chosen in outer_sets({"evaluate": self.measures.evaluate}):
+            self.data(path, chosen, draft)
         for path, chosen in parts:
             if chosen.component.check and not any(broken[: len(path)] == path for broken in self.broken):
                 for key, message in chosen.component.check(chosen.options, draft):

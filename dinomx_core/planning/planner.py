@@ -27,7 +27,7 @@ from dinomx_core.planning.spec import RunSpec
 from dinomx_core.planning.starts import check_origin, further_networks, origin_of
 from dinomx_core.planning.trained import trains_of
 from dinomx_core.planning.views import check_networks, check_views, mask
-from dinomx_core.planning.walk import chosen_parts, leaves, tables, typed_fields
+from dinomx_core.planning.walk import chosen_parts, leaves, outer_sets, tables, typed_fields
 
 SHOWN = 3  # files in a message
 
@@ -65,8 +65,8 @@ class _Planner:
 
     def others(self, data: DataInfo) -> None:
         """Data sets beside the training's: of the same channels and units, or of some of its channels."""
-        for path, chosen in chosen_parts(tables(self.spec)):
-            if chosen.component.kind != "dataset" or path[0] == "data":
+        for path, chosen in outer_sets(tables(self.spec)):
+            if path[0] == "data":
                 continue
             key = ".".join(path)
             info = self.inspect(chosen, key)

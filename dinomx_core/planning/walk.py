@@ -29,6 +29,15 @@ def chosen_parts(value: Any) -> Iterator[tuple[Path_, Chosen]]:
     return ((path, node) for path, node in nodes(value) if isinstance(node, Chosen))
 
 
+def outer_sets(value: Any) -> Iterator[tuple[Path_, Chosen]]:
+    """The data sets that are picked anywhere, without those that are parts of others, which tell of them."""
+    last: Path_ | None = None
+    for path, chosen in chosen_parts(value):
+        if chosen.component.kind == "dataset" and (last is None or path[: len(last)] != last):
+            last = path
+            yield path, chosen
+
+
 def typed_fields(spec: RunSpec, kind: type) -> Iterator[tuple[Path_, Any]]:
     """Every option of one type (Schedule, Length) in a spec with its key path."""
     return ((path, node) for path, node in nodes(tables(spec)) if isinstance(node, kind))

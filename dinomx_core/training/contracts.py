@@ -42,6 +42,10 @@ class Dataset(ABC):
     def __getitem__(self, index: int) -> Item:
         """An image from 0 on, the same at every call. Raises DataError, naming it, where it cannot be read."""
 
+    def name(self, index: int) -> str | None:
+        """Its id; None where that is not known without reading the image."""
+        return None
+
 
 class Intensity(ABC):
     """Says what the numbers of an image mean."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -51,13 +52,18 @@ class Guide:
         return Regions(density=file["maps"][row].float(), seen=file["seen"][row]) if bool(file["read"][row]) else None
 
     def files(self, period: int) -> list[Path]:
-        """The files of a period by rank, once all of them are there."""
+        """The files of a period by rank, once all of them are there; the newest ones, where another number of processes made some."""
+        sets = []
         for first in self.folder.glob(f"{period}-0-of-*.safetensors"):
             count = int(first.stem.rpartition("-")[2])
             found = [self.file(period, rank, count) for rank in range(count)]
-            if all(file.exists() for file in found):
-                return found
-        return []
+            if all(file.exists() for file in found) and sum(map(rows_in, found)) >= self.length(period):
+                sets.append((max(file.stat().st_mtime_ns for file in found), found))
+        return max(sets)[1] if sets else []
+
+    def length(self, period: int) -> int:
+        """How many images a period has."""
+        return min(self.every, self.steps - period * self.every) * self.images
 
     def file(self, period: int, rank: int, world: int) -> Path:
         """A process's file."""
@@ -81,9 +87,22 @@ class Guide:
 
     def forget(self, step: int) -> None:
         """Delete the maps of periods before a step's."""
+        self._delete(lambda period: period < step // self.every)
+
+    def restart(self, step: int) -> None:
+        """Delete the maps that a run which goes on from a step makes again: another number of processes has other files of them."""
+        self._delete(lambda period: period > math.ceil(step / self.every))
+
+    def _delete(self, which: Callable[[int], bool]) -> None:
         for file in self.folder.glob("*-of-*.safetensors"):
-            if int(file.stem.partition("-")[0]) < step // self.every:
+            if which(int(file.stem.partition("-")[0])):
                 file.unlink(missing_ok=True)
+
+
+def rows_in(file: Path) -> int:
+    """How many images a file has maps of."""
+    with safe_open(file, "pt") as opened:
+        return int(opened.get_slice("read").get_shape()[0])
 
 
 def make_guide(parts: Parts, folder: RunFolder) -> Guide | None:
@@ -114,7 +133,7 @@ def refresh(
         parts.teacher.network.backbone, plan.preprocessing, plan.data.channels, parallelism, parts.intensity, unreadable
     )
     order = positions(len(parts.data), plan.seed, plan.spec.loader.shuffle, plan.batch.images, plan.data.parts)
-    length = min(guide.every, plan.steps - period * guide.every) * plan.batch.images
+    length = guide.length(period)
     first = period * guide.every * plan.batch.images
     mine = [order.after(order.index(first + row), 0) for row in range(parallelism.rank, length, parallelism.world_size)]
     devices = [parts.device] if parts.device.type == "cuda" else []

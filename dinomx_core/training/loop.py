@@ -42,6 +42,9 @@ def train(
     guide = make_guide(parts, folder)
     if guide is not None:
         guide.check(first_step)
+        if parts.parallelism.rank == 0:
+            guide.restart(first_step)
+        parts.parallelism.barrier()
     images = make_images(parts, guide)
     batches = MicroBatches(plan.batch, parts.parallelism.rank, first_step, plan.steps)
     loader = make_loader(images, batches, spec.loader, pin=parts.device.type == "cuda")
@@ -73,9 +76,9 @@ def train(
             progress.step(row)
             unreadable.add(told.unreadable)
             tell(parts, folder, progress, health.step(row))
-            for note in notes(parts, row):
-                if note not in said:
-                    said.add(note)
+            for name, note in notes(parts, row):
+                if name not in said:
+                    said.add(name)
                     progress.note(f"step {step}  {note}")
 
             # once in a while, and when told to stop: save
@@ -245,14 +248,19 @@ def forward_backward(parts: Parts, views: Views, values: dict, step: int, part: 
     return {"loss": total.detach(), **metrics}
 
 
-def notes(parts: Parts, row: dict[str, Any]) -> Iterator[str]:
-    """What the losses tell of a step, in words, and what its crops lack."""
+def notes(parts: Parts, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the losses tell of a step, in words, and what its crops lack; each with what it is told of once."""
     for label, loss in parts.losses.items():
         for note in loss.notes(within(row, f"{label}/")):
-            yield f"loss.{label}: {note}"
-    for name in row:
-        if name.startswith(f"{PLACED}without"):
-            yield f'augmentation.where: some crops could not be put where they should lie; metrics.jsonl has their share as "{name}"'
+            yield f"loss.{label}: {note}", f"loss.{label}: {note}"
+    placed = {name: share for name, share in row.items() if name.startswith(PLACED)}
+    for name, share in placed.items():
+        if share and name.startswith(f"{PLACED}without"):
+            told = f"{100 * share / sum(placed.values()):.3g}% of this step's crops that were to be placed"
+            yield (
+                name,
+                f'augmentation.where: {told} could not be put where they should lie; metrics.jsonl has all shares as "{name}"',
+            )
 
 
 def add_metrics(sums: dict[str, float], metrics: dict[str, Any], parts: int) -> None:

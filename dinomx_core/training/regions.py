@@ -1,5 +1,6 @@
 """What lies where in an image: masks and boxes, which only training and evaluators that ask for them read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 from dinomx_core.declare.facts import Preprocessing
 from dinomx_core.errors import DataError
 from dinomx_core.training.flow import Item
+
+SHOWN = 5  # numbers that a message tells
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ def regions_of(item: Item) -> Regions | None:
                 f"{width} pixels (height x width); boxes count pixels of the image from 0"
             )
     return found
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers of masks as messages tell them: "0 and 255"."""
+    some, more = [str(number) for number in numbers[:SHOWN]], len(numbers) - SHOWN
+    if more > 0:
+        return f"{', '.join(some)} and {more} more"
+    return " and ".join(part for part in (", ".join(some[:-1]), some[-1]) if part)
 
 
 def seen_mask(mask: Tensor, how: Preprocessing) -> Tensor:

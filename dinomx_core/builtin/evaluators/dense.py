@@ -18,7 +18,7 @@ from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import together, told, walk
 from dinomx_core.training.flow import Item
-from dinomx_core.training.regions import Regions, regions_of, seen_mask
+from dinomx_core.training.regions import Regions, listed, regions_of, seen_mask
 
 KEPT = (
     1 << 30
@@ -64,7 +64,9 @@ class DenseEvaluator(Evaluator):
         quota = max(1, self.options.patches // len(self.bank))
         numbers: list[int] = []
         parts: list[tuple[Tensor, Tensor]] = []
+        held: Counter[int] = Counter()
         for seen in looked(encoder, self.options.bank, self.bank, self.options.batch_size):
+            held += numbers_of(seen.masks)
             for number, patches, mask in zip(seen.numbers, seen.patches, seen.masks):
                 classes = majority(self.wanted(mask), patches.shape[0], patches.shape[1])
                 kept = drawn(number, classes, quota)
@@ -74,6 +76,7 @@ class DenseEvaluator(Evaluator):
         found = together(encoder.parallelism, numbers, [*rows, torch.tensor(numbers)] if parts else [])
         if not found or not len(found[0]):
             raise DataError("no patch of the bank is of a known class: its masks hold nothing but the number to ignore")
+        self.check_classes(encoder, "bank", found[1].unique().tolist(), held)
         if len(found[0]) > self.options.patches:  # more images than patches
             some = torch.linspace(0, len(found[0]) - 1, self.options.patches).round().long()
             found = [rows[some] for rows in found]
@@ -84,11 +87,24 @@ class DenseEvaluator(Evaluator):
         ignored = mask == self.options.ignore
         return ((mask > 0).long() if self.options.objects else mask).masked_fill(ignored, NONE)
 
+    def check_classes(self, encoder: Encoder, whose: str, left: list[int], held: Counter[int]) -> None:
+        """Raise DataError where one class alone is left, which any features tell. `held`: this process's pixels by their numbers."""
+        everyone, ignore = sum(encoder.parallelism.collect(held), Counter[int]()), self.options.ignore
+        if len(left) > 1:
+            return
+        numbers, remedy = listed(sorted(everyone)), "name images of two classes or more"
+        if everyone[ignore]:
+            numbers += f", and ignore = {ignore} leaves out {everyone[ignore]} of {everyone.total()} pixels"
+            remedy = f"set ignore = -1 if {ignore} is a class, or else {remedy}"
+        raise DataError(f"the {whose} is of one class only, {left[0]}: its masks hold {numbers}; {remedy}")
+
     def judge(self, encoder: Encoder, classes: Tensor, tell: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Figures of the query's segmentation. `tell`: patches (N, D) -> scores (N, C) of the `classes` (C,), which are brought to the
         pixels by bilinear interpolation."""
         pixels: Counter[tuple[int, int]] = Counter()
+        held: Counter[int] = Counter()
         for seen in looked(encoder, self.options.query, self.query, self.options.batch_size):
+            held += numbers_of(seen.masks)
             for patches, mask in zip(seen.patches, seen.masks):
                 scores = tell(patches.flatten(0, 1)).cpu().unflatten(0, patches.shape[:2]).permute(2, 0, 1)
                 whole = F.interpolate(scores[None], size=mask.shape, mode="bilinear", align_corners=False)[0]
@@ -98,6 +114,7 @@ class DenseEvaluator(Evaluator):
             raise DataError(
                 "no pixel of the query is of a known class: its masks hold nothing but the number to ignore"
             )
+        self.check_classes(encoder, "query", sorted({true for true, _ in everyone}), held)
         without = sum(left_out(encoder, chosen) for chosen in (self.options.bank, self.options.query))
         return {**overlaps(everyone), f"{INFO}without_masks": float(without)}
 
@@ -161,6 +178,12 @@ def mask_of(item: Item) -> Tensor | None:
     """The mask of an image that `with_mask` has prepared."""
     found = item.regions() if item.regions is not None else None
     return None if found is None else found.mask
+
+
+def numbers_of(masks: Tensor) -> Counter[int]:
+    """Pixels by the number that they have in masks."""
+    values, counts = masks.unique(return_counts=True)
+    return Counter(dict(zip(values.tolist(), counts.tolist())))
 
 
 def majority(mask: Tensor, rows: int, columns: int) -> Tensor:

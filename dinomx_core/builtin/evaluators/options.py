@@ -229,4 +229,6 @@ def check_dense(options: Any, draft: Draft) -> list[tuple[str, str]]:
             problems.append(
                 (name, "comes without masks; give its manifest a column of masks (`mask`), or wrap it in `marked`")
             )
+        elif info.boxes_alone:
+            problems.append((name, "comes with boxes alone, and patches are judged by masks; give `masks`, too"))
     return problems

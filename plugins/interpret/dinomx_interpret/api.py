@@ -55,20 +55,23 @@ def explain(
     reference code. images: files, folders and manifests. out: default explain/NAME. size: pixels of the shorter side, or height and width;
     None: that of evaluations. block: whose attention, from 1; -1: the last. channels: up to three that are shown. patch: row and column,
     from 0, of the one whose similarity is drawn; None: the middle. map: config, folder or manifest whose images are laid out by their
-    features. limit: images drawn, evenly spread. hash_ids: no names of files and classes, which holds where the run's [report] says so,
-    too. overwrite: write into a folder that holds other things, too. Raises ConfigError and DataError.
+    features. limit: images drawn, evenly spread. hash_ids: no names of files and classes, which holds where [report] of the run or the
+    config says so, too. overwrite: write into a folder that holds other things, too. Raises ConfigError and DataError.
     """
-    from dinomx_interpret.folder import hides_names, name_of
+    from dinomx_interpret.folder import check_model, hides_names, name_of
     from dinomx_interpret.job import run
 
     sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
     wanted = Wanted(
         Path(out) if out is not None else Path("explain") / name_of(Path(source)), sides, block, tuple(channels), clusters, patch,
-        str(map), limit, hash_ids or hides_names(Path(source)), overwrite, progress or (lambda done, total: None),
+        str(map), limit, hash_ids, overwrite, progress or (lambda done, total: None),
     )  # fmt: skip
     check(wanted)
+    plugins = list(plugins)
+    check_model(Path(source), plugins)
+    wanted = attrs.evolve(wanted, hash_ids=hash_ids or hides_names(Path(source), plugins))
     named = [images] if isinstance(images, (str, Path)) else list(images)
-    return run(Path(source), [Path(image) for image in named], wanted, list(plugins))
+    return run(Path(source), [Path(image) for image in named], wanted, plugins)
 
 
 def check(wanted: Wanted) -> None:

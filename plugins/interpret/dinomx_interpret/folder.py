@@ -1,11 +1,13 @@
 """The folder that is written: one of an earlier call gives way, anything else stays."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from dinomx_core import ConfigError, DataError
+from dinomx_core import ConfigError, DataError, api
+from dinomx_core.declare.discover import discover
 from dinomx_core.errors import Problem
 
 REPORT, PAGE = "explain.json", "index.html"
@@ -21,9 +23,18 @@ def name_of(source: Path) -> str:
     return path.stem if path.is_file() else path.name or "model"
 
 
-def hides_names(source: Path) -> bool:
-    """Whether the run that a model is of, if any, says by `report.hash_ids` that no names of its data are told."""
+def check_model(source: Path, plugins: Sequence[ModuleType]) -> None:
+    """Raise ConfigError for an image in the place of a model."""
+    suffixes = tuple(s for reader in discover(plugins).all("reader") for s in reader.suffixes)
+    if source.expanduser().is_file() and source.name.lower().endswith(suffixes):
+        raise ConfigError([Problem(f"{source} is an image and no model; name the model first, then the images")])
+
+
+def hides_names(source: Path, plugins: Sequence[ModuleType]) -> bool:
+    """Whether the run that a model is of, or a config, says by `report.hash_ids` that no names of its data are told."""
     place = source.expanduser().absolute()
+    if place.suffix == ".toml" and place.is_file():
+        return api.plan_alone(place, plugins).spec.report.hash_ids
     files = [above / "plan.json" for above in (place, *place.parents[:2])]
     plan: dict[str, Any] = next((json.loads(file.read_text("utf-8")) for file in files if file.is_file()), {})
     return bool(plan.get("values", {}).get("report.hash_ids", {}).get("value", False))

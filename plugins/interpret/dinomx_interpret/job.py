@@ -9,8 +9,9 @@ import attrs
 import torch
 from PIL import Image
 
-from dinomx_core import DataError, api
+from dinomx_core import ConfigError, DataError, api
 from dinomx_core.builtin.pictures import evenly
+from dinomx_core.errors import Problem
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.look.names import Naming, as_they_are, hashed
 from dinomx_core.training.look.sheet import enlarged
@@ -48,9 +49,10 @@ def run(source: Path, places: Sequence[Path], wanted: Wanted, plugins: Sequence[
     naming = hashed() if wanted.hash_ids else as_they_are
     found = find(places, model.reading)
     chosen, faults = evenly(len(found), wanted.limit), list(found.faults)
-    if len(chosen) < len(found):
-        notes.append(f"{len(chosen)} of {len(found)} images are drawn, evenly spread (--limit)")
     images = looked_at(model, found, chosen, block, wanted, faults)
+    if len(chosen) < len(found):
+        lost = f"; {len(chosen) - len(images)} more cannot be read" if len(images) < len(chosen) else ""
+        notes.append(f"{len(images)} of {len(found)} images are drawn, evenly spread (--limit){lost}")
     shared = Shared.of(images, wanted.clusters)
     drawn = explained(model, images, shared, channels, block + 1, wanted, naming)
     mapped = map_of(model, wanted, channels, naming, plugins) if wanted.data else None
@@ -69,14 +71,14 @@ def run(source: Path, places: Sequence[Path], wanted: Wanted, plugins: Sequence[
 def looked_at(
     model: Model, found: Found, chosen: Sequence[int], block: int, wanted: Wanted, faults: list[str]
 ) -> list[Seen]:
-    """The chosen images that can be read, through the model. Raises DataError where none can."""
+    """The chosen images that can be read, through the model. Raises DataError where none can, ConfigError for a size that is too large."""
     images, unread = list[Seen](), list[str]()
     for number, (_, item) in enumerate(read_ahead(found, model.prepare, unread.append, chosen), 1):
         height, width = item.image.shape[-2:]
         try:
             size = sides(height, width, model.backbone.patch_size, model.preprocessing, wanted.size)
         except DataError as error:
-            raise DataError(f"{item.id}: {error}", "--size") from None
+            raise ConfigError([Problem(f"{item.id}: {error}", "--size")]) from None
         images.append(see(model, item, size, block))
         wanted.progress(number, len(chosen))
     if not images:
@@ -94,7 +96,7 @@ def explained(
     wanted: Wanted,
     naming: Naming,
 ) -> list[Explained]:
-    """Every image with all its panels. Raises DataError for a patch that one does not have."""
+    """Every image with all its panels. Raises ConfigError for a patch that one does not have."""
     places = [patch_of(seen, wanted.patch) for seen in images]
     result = []
     for number, (seen, common, near, patch) in enumerate(
@@ -108,13 +110,12 @@ def explained(
 
 
 def patch_of(seen: Seen, wanted: tuple[int, int] | None) -> int:
-    """The number of a patch by its row and column; None: the middle one."""
+    """The number of a patch by its row and column; None: the middle one. Raises ConfigError where there is none."""
     height, width = seen.grid
     row, column = wanted or (height // 2, width // 2)
     if row >= height or column >= width:
-        raise DataError(
-            f"{seen.item.id}: has {height} rows and {width} columns of patches, there is no {row},{column}", "--patch"
-        )
+        message = f"{seen.item.id}: has {height} rows and {width} columns of patches, there is no {row},{column}"
+        raise ConfigError([Problem(message, "--patch")])
     return row * width + column
 
 

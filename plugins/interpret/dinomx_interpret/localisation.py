@@ -46,7 +46,7 @@ def check_localisation(options: Localisation, draft: Draft) -> Iterable[tuple[st
     if options.head == "chosen" and options.validation is None:
         yield (
             "validation",
-            'head = "chosen" needs images that choose; give [evaluate.X.validation], or fix the head: "mean" or a number',
+            'head = "chosen" needs images that choose; give them as `images` are given, or fix the head: "mean" or a number',
         )
     if isinstance(options.head, int) and options.head < 0:
         yield "head", f"is {options.head}; heads are numbered from 0"

@@ -17,7 +17,7 @@ from dinomx_core.training.contracts import Dataset, Encoder, Evaluator
 from dinomx_core.training.evaluation import told, walk
 from dinomx_core.training.flow import Item
 from dinomx_core.training.maps import head_maps
-from dinomx_core.training.regions import Regions, regions_of, seen_boxes, seen_mask
+from dinomx_core.training.regions import Regions, listed, regions_of, seen_boxes, seen_mask
 from dinomx_interpret.finding import Box, box_of, brightest, from_attention, lost, tokencut
 from dinomx_interpret.localisation import Localisation
 
@@ -49,12 +49,13 @@ class LocalisationEvaluator(Evaluator):
         the image (1 is chance), "iou": of the brightest patches with the objects, "corloc_attention", "corloc_lost", "corloc_tokencut":
         share of images with a right box, "info/images": how many were judged}."""
         head = self.head(encoder)
-        rows = []
-        for seen in self.seen(encoder, self.images):
+        rows, numbers = [], set[int]()
+        for seen in self.seen(encoder, self.images, numbers):
             rows.append(self.judge(seen, head))
         found = [row for part in encoder.parallelism.collect(rows) for row in part]
         if not found:
-            raise DataError(f"none of {len(self.images)} images shows an object; give masks or boxes that name some")
+            why = self.without_object(encoder, numbers)
+            raise DataError(f"none of {len(self.images)} images shows an object{why}")
         return {**{name: fmean(row[name] for row in found) for name in found[0]}, f"{INFO}images": float(len(found))}
 
     def head(self, encoder: Encoder) -> int | None:
@@ -64,16 +65,24 @@ class LocalisationEvaluator(Evaluator):
         if isinstance(self.options.head, int):
             return self.options.head
         assert self.validation is not None
-        hits = []
-        for seen in self.seen(encoder, self.validation):
+        hits, numbers = [], set[int]()
+        for seen in self.seen(encoder, self.validation, numbers):
             every = [*seen.heads, seen.heads.mean(0)]
             hits.append([points(map, seen.object, seen.judged) for map in every])
         everyone = [row for part in encoder.parallelism.collect(hits) for row in part]
         if not everyone:
-            raise DataError("none of the validation's images shows an object, so that no head can be chosen")
+            why = self.without_object(encoder, numbers)
+            raise DataError(f"none of the validation's {len(self.validation)} images shows an object{why}")
         shares = torch.tensor(everyone).mean(0)
         best = int(shares.argmax())
         return None if float(shares[-1]) == float(shares[best]) else best
+
+    def without_object(self, encoder: Encoder, numbers: set[int]) -> str:
+        """Why no image shows an object, and the remedy. `numbers`: what this process's masks hold."""
+        held, ignore = sorted(set().union(*encoder.parallelism.collect(numbers))), self.options.ignore
+        if ignore not in held:
+            return "; give masks or boxes that name some"
+        return f": their masks hold {listed(held)}, and ignore = {ignore}; set ignore = -1 if {ignore} is an object"
 
     def judge(self, seen: Seen, head: int | None) -> dict[str, float]:
         """The figures of one image."""
@@ -93,8 +102,9 @@ class LocalisationEvaluator(Evaluator):
             figures[f"corloc_{name}"] = float(max(overlap(box, other) for other in seen.boxes) > o.overlap)
         return figures
 
-    def seen(self, encoder: Encoder, data: Dataset) -> Iterator[Seen]:
-        """This process's share of the images that can be read and show an object; the others know of what could not be."""
+    def seen(self, encoder: Encoder, data: Dataset, held: set[int]) -> Iterator[Seen]:
+        """This process's share of the images that can be read and show an object; the others know of what could not be. `held` gets what
+        masks hold."""
         faults, read = list[str](), list[str]()
 
         def prepared(item: Item) -> Item:
@@ -107,7 +117,10 @@ class LocalisationEvaluator(Evaluator):
         def shows(item: Item) -> bool:
             read.append(item.id)
             found = None if item.regions is None else item.regions()
-            if found is None or found.mask is None or found.boxes is None or not len(found.boxes):
+            if found is None or found.mask is None or found.boxes is None:
+                return False
+            held.update(found.mask.unique().tolist())
+            if not len(found.boxes):
                 return False
             return bool(((found.mask > 0) & (found.mask != self.options.ignore)).any())
 

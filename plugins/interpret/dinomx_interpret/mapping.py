@@ -10,20 +10,22 @@ import attrs
 import numpy as np
 from PIL import Image
 
-from dinomx_core import DataError, TrainingError, api
+from dinomx_core import ConfigError, DataError, TrainingError, api
 from dinomx_core.builtin.pictures import evenly
+from dinomx_core.errors import Problem
 from dinomx_core.training.construct import construct
 from dinomx_core.training.contracts import Dataset
 from dinomx_core.training.embed.images import find_images
 from dinomx_core.training.embed.passes import EmbeddedImages
 from dinomx_core.training.evaluation import read_ahead
 from dinomx_core.training.flow import Item
-from dinomx_core.training.look.names import Naming
+from dinomx_core.training.look.names import Naming, hashed
 from dinomx_core.training.model import Model
 from dinomx_core.training.pixels import resize, to_float
 from dinomx_interpret import scatter
 from dinomx_interpret.api import Wanted
 from dinomx_interpret.features import components
+from dinomx_interpret.folder import hides_names
 from dinomx_interpret.shown import picture_of
 
 MOST, BATCH = 2000, 16  # images, evenly spread; images a forward pass
@@ -63,8 +65,20 @@ class Mapped:
 def map_of(
     model: Model, wanted: Wanted, channels: tuple[int, ...], naming: Naming, plugins: Sequence[ModuleType]
 ) -> Mapped:
-    """Lay out the images of `wanted.data`. Raises DataError where fewer than three can be read."""
-    data, labels = labelled(Path(wanted.data), model, plugins)
+    """Lay out the images of `wanted.data`. Raises ConfigError where fewer than three can be read."""
+    try:
+        return laid(model, wanted, channels, naming, plugins)
+    except DataError as error:
+        raise ConfigError([Problem(str(error), "--map")]) from None
+
+
+def laid(
+    model: Model, wanted: Wanted, channels: tuple[int, ...], naming: Naming, plugins: Sequence[ModuleType]
+) -> Mapped:
+    """The same. Raises DataError."""
+    place = Path(wanted.data)
+    naming = hashed() if hides_names(place, plugins) and not wanted.hash_ids else naming
+    data, labels = labelled(place, model, plugins)
     faults: list[str] = []
     rows: list[np.ndarray] = []
     names: list[str] = []
@@ -85,12 +99,11 @@ def map_of(
     flush()
     if len(names) < 3:
         raise DataError(
-            f"{wanted.data}: a map needs three images that can be read or more; {len(names)} of {len(data)} can",
-            "--map",
+            f"{wanted.data}: a map needs three images that can be read or more; {len(names)} of {len(data)} can"
         )
     if len({part.shape[1] for part in rows}) > 1:
         raise DataError(
-            f"{wanted.data}: images of different channels have features of different widths with this model", "--map"
+            f"{wanted.data}: images of different channels have features of different widths with this model"
         )
     features = np.concatenate(rows)
     if not np.isfinite(features).all():

@@ -44,17 +44,12 @@ def draw(
     colours: dict[str, Any] = {name: tuple(row / 255) for name, row in zip(classes, palette(max(1, len(classes))))}
     colours.setdefault(OTHERS, theme.faint)
     groups = [name if name in colours else OTHERS for name in names]
+    handles, told = [], []
     for name in [*classes, *([OTHERS] if OTHERS in groups and OTHERS not in classes else [])]:
         of = np.array([group == name for group in groups])
-        plane.scatter(
-            places[of, 0],
-            places[of, 1],
-            16,
-            color=[colours[name]],
-            label=f"{name} ({of.sum()})",
-            linewidths=0,
-            alpha=0.85,
-        )
+        points = plane.scatter(places[of, 0], places[of, 1], 16, color=[colours[name]], linewidths=0, alpha=0.85)
+        handles.append(points)
+        told.append(f"{name} ({of.sum()})")
     for number in spread_out(places):
         box = OffsetImage(np.asarray(pictures[number]), zoom=72 / 110)
         frame = {"edgecolor": colours[groups[number]], "facecolor": theme.paper, "linewidth": 1.6}
@@ -66,9 +61,14 @@ def draw(
     for spine in plane.spines.values():
         spine.set_color(theme.faint)
     if any(names):
-        legend = figure.legend(loc="outside right upper", frameon=False, labelcolor=theme.ink, fontsize=9)
-        for handle in legend.legend_handles:
+        blank = [str(number) for number in range(len(told))]  # names that begin with _ would be left out
+        legend = figure.legend(
+            handles, blank, loc="outside right upper", frameon=False, labelcolor=theme.ink, fontsize=9
+        )
+        for handle, text, name in zip(legend.legend_handles, legend.get_texts(), told):
             handle.set_sizes([40])  # type: ignore[union-attr]
+            text.set_parse_math(False)  # $ is a letter
+            text.set_text(name)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=theme.paper)
     return stream.getvalue()

@@ -135,10 +135,10 @@ def test_images_keep_their_proportions_in_whole_patches(height, width, wanted, e
 
 
 def test_too_many_patches_are_refused(model, tmp_path):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ConfigError) as caught:
         explain(model, photo(tmp_path / "a.png"), out=tmp_path / "out", size=2000)
     assert str(caught.value) == (
-        f"{tmp_path}/a.png: 2000 x 2664 pixels are 83250 patches, and at most 6400 are drawn; give a smaller size"
+        f"--size: {tmp_path}/a.png: 2000 x 2664 pixels are 83250 patches, and at most 6400 are drawn; give a smaller size"
     )
 
 
@@ -148,6 +148,9 @@ def test_what_cannot_be_read_is_named_counted_and_left_out(model, tmp_path):
     told = explain(model, [bad, good], out=tmp_path / "out")
     assert [image["name"] for image in told["images"]] == [str(good)] and told["found"] == 2
     assert told["warnings"][0].startswith(f"left out, 1 in all: {bad}: cannot be read as an image")
+    third = photo(tmp_path / "third.png")
+    told = explain(model, [bad, good, third], out=tmp_path / "out", limit=2)
+    assert told["notes"][-1] == "1 of 3 images are drawn, evenly spread (--limit); 1 more cannot be read"
     with pytest.raises(DataError, match=f"none of 1 images can be read; the first: {bad}: cannot be read as an image"):
         explain(model, bad, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -159,7 +162,8 @@ def test_bad_input_is_refused_before_anything_is_written(model, tmp_path):
     for images, options, message in (
         (tmp_path / "empty", {}, f'no images in "{tmp_path}/empty" (.bmp, .jpeg, .jpg, .npy, .png, .tif, .tiff, .webp)'),
         (tmp_path / "nothing.png", {}, f'there is no file or folder "{tmp_path}/nothing.png" (looked in {Path.cwd()})'),
-        (image, {"patch": (9, 0)}, f"{image}: has 4 rows and 5 columns of patches, there is no 9,0"),
+        (image, {"patch": (9, 0)}, f"--patch: {image}: has 4 rows and 5 columns of patches, there is no 9,0"),
+        (image, {"map": tmp_path / "nothere"}, f'--map: there is no folder "{tmp_path}/nothere" (looked in {Path.cwd()})'),
         (image, {"channels": (0, 7)}, "--channels: there is no channel 7; they go from 0 to 2"),
         (image, {"block": 5}, "--block: the model has 1 blocks, got 5"),
         (image, {"block": 0, "clusters": 1, "size": 0, "patch": (-1, 2), "limit": 0, "channels": (1, 2, 3, 4)},
@@ -171,6 +175,9 @@ def test_bad_input_is_refused_before_anything_is_written(model, tmp_path):
             explain(model, images, out=tmp_path / "out", **options)
         assert str(caught.value) == message
         assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError) as caught:
+        explain(image, tmp_path / "empty", out=tmp_path / "out")
+    assert str(caught.value) == f"{image} is an image and no model; name the model first, then the images"
     with pytest.raises(DataError, match="neither a run, nor a checkpoint, nor an export"):
         explain(tmp_path / "empty", image, out=tmp_path / "out")
     (tmp_path / "t5").mkdir()
@@ -247,6 +254,50 @@ def test_a_run_that_tells_no_names_has_its_way(toy, image_folder, tmp_path):
         assert re.fullmatch(r"[0-9a-f]{10}", told["images"][0]["name"])
 
 
+def test_a_config_that_tells_no_names_has_its_way(toy, image_folder, tmp_path):
+    for name, hides in (("open", False), ("hidden", True)):
+        config = toy(
+            run={"name": name},
+            report={"hash_ids": hides},
+            data={"name": "image-folder", "path": str(image_folder), "split": None},
+        )
+        (tmp_path / f"{name}.toml").write_text(api.to_toml(config))
+    told = explain(tmp_path / "hidden.toml", image_folder / "cats", out=tmp_path / "hidden", limit=1)
+    assert re.fullmatch(r"[0-9a-f]{10}", told["images"][0]["name"])
+    told = explain(tmp_path / "open.toml", image_folder, out=tmp_path / "mapped", limit=1, map=tmp_path / "hidden.toml")
+    assert told["images"][0]["name"] == "cats/0.png"
+    assert (
+        all(re.fullmatch(r"[0-9a-f]{10}", name) for name in told["map"]["classes"]) and len(told["map"]["classes"]) == 2
+    )
+
+
+def test_a_config_of_stages_has_no_model_of_its_own(toy, tmp_path):
+    text = api.to_toml(toy()) + '\n[[stage]]\nname = "one"\n[[stage]]\nname = "two"\n'
+    (tmp_path / "cells.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        explain(tmp_path / "cells.toml", photo(tmp_path / "a.png"), out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"stage: {tmp_path}/cells.toml: has the stages one, two, each with a model of its own; run it and name a stage's folder, such as "
+        f"{tmp_path}/runs/cells/two"
+    )
+
+
+def test_names_of_classes_are_shown_as_they_are(monkeypatch):
+    from matplotlib.figure import Figure
+
+    from dinomx_interpret import scatter
+
+    shown, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *rest, **more: (save(figure, *rest, **more), shown.append(figure))
+    )
+    names = ["_a", "$_$", "100$_^$", "plain", "__", "_a"]
+    places = np.random.default_rng(0).normal(size=(6, 2))
+    scatter.draw(places, names, [Image.new("RGB", (8, 8))] * 6, ("x", "y"), scatter.LIGHT)
+    texts = [text.get_text() for text in shown[0].legends[0].get_texts()]
+    assert texts == ["$_$ (1)", "100$_^$ (1)", "__ (1)", "_a (2)", "plain (1)"]
+
+
 def test_any_channels_are_shown_as_red_green_and_blue(tmp_path):
     model = save_bright(tmp_path / "model", "vit", channels=5)
     planes = np.stack([np.full((32, 32), 50 * n, np.uint8) for n in range(5)], -1)
@@ -275,9 +326,9 @@ def test_a_map_lays_out_the_data_of_a_config_and_leaves_out_what_cannot_be_read(
     assert Image.open(tmp_path / "out" / "map.png").width > 800
     (tmp_path / "few").mkdir()
     photo(tmp_path / "few" / "a.png")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ConfigError) as caught:
         explain(tmp_path / "cells.toml", tmp_path / "digit.png", out=tmp_path / "out", map=tmp_path / "few")
-    assert str(caught.value) == f"{tmp_path}/few: a map needs three images that can be read or more; 1 of 1 can"
+    assert str(caught.value) == f"--map: {tmp_path}/few: a map needs three images that can be read or more; 1 of 1 can"
 
 
 def test_umap_lays_out_the_map_where_it_is_installed(model, image_folder, tmp_path, monkeypatch):

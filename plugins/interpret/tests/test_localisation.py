@@ -190,6 +190,26 @@ def test_masks_that_do_not_fit_are_left_out_and_told(monkeypatch, scenes, tmp_pa
     assert told == [(["i0.png: its mask has 9 x 9 pixels, the image 32 x 32; give masks of the image's size"], 7)]
 
 
+def test_masks_of_0_and_255_need_no_number_to_ignore(monkeypatch, scenes, tmp_path):
+    seeing, _ = encoder(monkeypatch, lambda light: light[:, None])
+    others = {**scenes, "path": str(tmp_path / "others.csv")}
+    (tmp_path / "others.csv").write_text("path,mask\ni5.png,m5.png\ni4.png,")
+    with pytest.raises(DataError) as caught:
+        evaluator(others).evaluate(seeing)
+    assert str(caught.value) == "none of 2 images shows an object; give masks or boxes that name some"
+    for file in tmp_path.glob("m*.png"):
+        Image.fromarray(np.array(Image.open(file)) * np.uint8(255)).save(file)
+    why = "shows an object: their masks hold 0 and 255, and ignore = 255; set ignore = -1 if 255 is an object"
+    with pytest.raises(DataError) as caught:
+        evaluator(scenes, batch_size=2).evaluate(seeing)
+    assert str(caught.value) == f"none of 7 images {why}"
+    (tmp_path / "others.csv").write_text("path,mask\ni1.png,m1.png")
+    with pytest.raises(DataError) as caught:
+        evaluator(scenes, head="chosen", validation=others).evaluate(seeing)
+    assert str(caught.value) == f"none of the validation's 1 images {why}"
+    assert evaluator(scenes, ignore=-1, batch_size=2).evaluate(seeing)["info/images"] == 5.0
+
+
 def test_a_run_measures_it(toy, scenes):
     config = toy(run={"steps": 1}, evaluate={"localisation": {"images": scenes}})
     figures = api.run(config).figures
@@ -205,7 +225,11 @@ def test_a_run_measures_it(toy, scenes):
             {"images": {"name": "digits", "split": "test"}},
             "evaluate.localisation.images: has no masks or boxes; give a manifest with a column",
         ),
-        ({"head": "chosen"}, 'evaluate.localisation.validation: head = "chosen" needs images that choose'),
+        (
+            {"head": "chosen"},
+            'evaluate.localisation.validation: head = "chosen" needs images that choose; give them as `images` are given, or fix the head: '
+            '"mean" or a number',
+        ),
         ({"head": "best"}, "evaluate.localisation.head: "),
         ({"head": -1}, "evaluate.localisation.head: is -1; heads are numbered from 0"),
         ({"head": 2}, "evaluate.localisation.head: the backbone has 2 heads, numbered from 0; there is no head 2"),

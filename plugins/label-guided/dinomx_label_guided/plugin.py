@@ -62,7 +62,9 @@ def check_attention_guided(options: AttentionGuided, draft: Draft) -> list[tuple
 
 
 def check_label_guided(options: LabelGuided, draft: Draft) -> list[tuple[str, str]]:
-    """Something must say what lies where; weights are of classes that there may be."""
+    """Something must say what lies where; weights are of classes that there may be. Nothing is known of data that cannot be read."""
+    if not draft.data.count:
+        return []
     known = draft.data.marked
     unknown = [name for name in options.weights if not name.isdecimal() and name not in known]
     if draft.data.regions and unknown:

@@ -1,14 +1,17 @@
 """Crops that lie on objects: where, how often, and that nothing else changes."""
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dinomx_core import ConfigError, DataError, api
 from dinomx_core.training.construct import construct
 from dinomx_core.training.flow import Item
+from dinomx_core.training.guide import Guide
 from dinomx_core.training.regions import Regions
 from dinomx_core.training.streams import Stream
 from dinomx_label_guided.guided import around
@@ -194,7 +197,13 @@ def test_a_run_counts_its_crops_and_tells_of_those_without_an_object(toy, boxed,
     placed = [(row.get("placed/guided", 0), row.get("placed/without-object", 0)) for row in found]
     assert all(some > 0 and none >= 0 and some + none <= 0.5 for some, none in placed)  # two local crops of four
     assert sum(none for _, none in placed) > 0
-    assert "augmentation.where: some crops could not be put where they should lie" in "".join(capsys.readouterr())
+    told = [line.strip() for line in "".join(capsys.readouterr()).splitlines() if "augmentation.where" in line]
+    share = next(100 * none / (some + none) for some, none in placed if none)
+    assert len(told) == 1
+    assert told[0].partition("  ")[2] == (
+        f"augmentation.where: {share:.3g}% of this step's crops that were to be placed could not be put where they should lie; "
+        'metrics.jsonl has all shares as "placed/without-object"'
+    )
 
 
 def test_with_probability_0_a_run_is_the_same_and_workers_change_nothing(toy, boxed):
@@ -220,6 +229,12 @@ def test_data_without_objects_are_refused(toy):
     assert api.plan(toy(augmentation={"where": {"name": "label-guided", "probability": 0.0}})).steps == 4
     with pytest.raises(ConfigError, match=r"where.weights: must be 0 or more, got \[-1.0\]"):
         api.plan(toy(augmentation={"where": {"name": "label-guided", "weights": {"1": -1.0}}}))
+
+
+def test_data_that_cannot_be_read_are_told_of_once(toy, boxed):
+    with pytest.raises(ConfigError) as caught:
+        api.plan(toy(**guided({**boxed, "boxes": "none.csv"}, weights={"cell": 2.0})))
+    assert str(caught.value) == f'config: data.boxes: there is no file "{Path.cwd()}/none.csv"'
 
 
 def test_weights_of_unknown_classes_are_refused(toy, boxed):
@@ -294,6 +309,45 @@ def test_maps_that_are_gone_are_told(toy):
         TrainingError, match="the attention maps of the steps from 4 on are not there; bring them back, or start anew"
     ):
         api.run(config, resume=True)
+
+
+def test_a_run_reads_no_maps_of_one_that_it_overwrites(toy):
+    def losses(name, seed, **more):
+        run = {"steps": 6, "name": name, "seed": seed}
+        done = api.run(toy(run=run, loader={"workers": 2}, **looking(every=1, after=1)), overwrite=True, **more)
+        return metrics(done)
+
+    fresh = losses("fresh", 1)
+    assert losses("again", 0) != fresh
+    assert losses("again", 1) == fresh
+    plain = api.run(toy(run={"steps": 1, "name": "again"}), overwrite=True)
+    assert not (plain.folder / "attention").exists()
+
+
+def maps(guide, period, rank, world, rows, value):
+    file = guide.file(period, rank, world)
+    found = {"maps": torch.full((rows, 2, 2), value), "seen": torch.zeros(rows, 4), "read": torch.ones(rows).bool()}
+    save_file(found, file)
+
+
+def test_maps_are_the_newest_of_all_images_by_any_number_of_processes(tmp_path):
+    guide = Guide(tmp_path, every=2, after=1, images=4, steps=7)  # periods of 8 images, the last of 4
+    maps(guide, 1, 0, 3, 3, 0.0)  # of three processes, one of which was cut off
+    maps(guide, 1, 1, 3, 3, 0.0)
+    maps(guide, 1, 0, 1, 6, 0.0)  # of a run with fewer images
+    assert guide.files(1) == []
+    maps(guide, 1, 0, 2, 4, 1.0)
+    maps(guide, 1, 1, 2, 4, 2.0)
+    assert [float(guide.regions(8 + row).density[0, 0]) for row in range(8)] == [1.0, 2.0] * 4
+    maps(guide, 1, 0, 1, 8, 3.0)
+    assert guide.files(1) == [guide.file(1, 0, 1)]
+    maps(guide, 3, 0, 1, 4, 4.0)
+    assert float(guide.regions(27).density[0, 0]) == 4.0
+    for step, left in ((3, {1}), (2, {1}), (0, set())):  # those of the steps that follow are made again
+        maps(guide, 2, 0, 2, 4, 0.0)
+        guide.restart(step)
+        kept = {int(file.name.partition("-")[0]) for file in tmp_path.iterdir()}
+        assert kept == left | ({2} if step == 3 else set())
 
 
 @pytest.mark.slow
