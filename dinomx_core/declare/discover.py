@@ -142,7 +142,7 @@ class _Found:
             fault = f'its entry point "{plugin.module}" is not the name of a module'
             self.plugins.append(attrs.evolve(plugin, error=f"{fault}; {authors(plugin.distribution)}"))
             return
-        before, moved, started = set(sys.modules), list[str](), time.perf_counter()
+        before, moved, started = set(sys.modules), list[str](), time.process_time()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DinomxDeprecation)
             try:
@@ -160,7 +160,7 @@ class _Found:
                 self.add(plugin, module)
         old = [text_of(w.message) for w in caught if issubclass(w.category, DinomxDeprecation)]
         notes = (*(f"its declarations import {name}: {SLOW}" for name in heavy), *dict.fromkeys((*moved, *old)))
-        self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes, seconds=time.perf_counter() - started)
+        self.plugins[-1] = attrs.evolve(self.plugins[-1], notes=notes, seconds=time.process_time() - started)
 
     def add(self, plugin: Plugin, module: ModuleType) -> None:
         """Take up what a plugin declares; one with any fault declares nothing."""

@@ -79,8 +79,11 @@ def required() -> Iterator[Finding]:
         elif version and not wanted.specifier.contains(version, prereleases=True):
             remedy = f'pip install "{wanted.name}{wanted.specifier}"'
             text = f"{wanted.name} is {version}, and {wanted.specifier} is needed"
-            level, whose = ("note", f" for dinomx[{extra}]") if extra else ("bad", "")
-            yield Finding("packages", level, f"{text}{whose}", remedy)
+            yield (
+                Finding("packages", "note", f"{text} for dinomx[{extra}]", remedy)
+                if extra
+                else Finding("packages", "bad", text, remedy)
+            )
         elif not extra:
             told.append(f"{wanted.name} {version}")
     yield Finding("packages", "ok", ", ".join(told))
