@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from dinomx_core import ConfigError, Request, api
+from dinomx_core import ConfigError, PluginError, Request, api
 from dinomx_core.training.build import build
+from dinomx_core.training.contracts import Loss, LossResult
 from dinomx_core.training.flow import Hidden, drop_masked
+from dinomx_core.training.network import computed
 from tests import toy_objectives
 from tests.fixtures import rows
 
@@ -46,6 +48,42 @@ def test_two_losses_share_one_forward_pass_and_have_weights(toy):
     assert len(parts.objective.requests) == 3  # both losses want the same
     row = rows(api.run(config).folder / "metrics.jsonl")[0]
     assert row["loss"] == pytest.approx(row["loss/dino"] + 0.5 * row["loss/again"])
+
+
+class Given(Loss):
+    """A loss of one answer."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, outputs, views, values):
+        return self.answer()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: None, "gave None"),
+        (lambda: torch.zeros(()), "gave tensor(0.)"),
+        (lambda: LossResult(torch.zeros(2)), "has the value tensor([0., 0.])"),
+        (lambda: LossResult(0.5), "has the value 0.5"),
+        (lambda: LossResult(torch.zeros(()), {"spread": "wide"}), "has the metric spread = 'wide'"),
+    ],
+)
+def test_a_loss_that_gives_something_else_is_told_of(answer, words):
+    with pytest.raises(PluginError) as caught:
+        computed("mine", Given(answer), {}, None, {})
+    assert str(caught.value) == (
+        f"[loss.mine], computed by {Given.__module__}.Given: {words}; it is to give LossResult(a tensor of no dimensions, single numbers "
+        "by name)"
+    )
+
+
+def test_what_a_loss_raises_says_whose_it_is():
+    with pytest.raises(ZeroDivisionError) as caught:
+        computed("mine", Given(lambda: 1 / 0), {}, None, {})
+    assert caught.value.__notes__ == [f"in [loss.mine], computed by {Given.__module__}.Given"]
 
 
 def test_losses_that_need_masks_are_refused_where_nobody_makes_them(toy):

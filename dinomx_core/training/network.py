@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dinomx_core.declare.facts import Preprocessing, Request
+from dinomx_core.declare.faults import shown
+from dinomx_core.errors import PluginError
 from dinomx_core.training.backbone import Backbone
-from dinomx_core.training.contracts import Loss, Scheduled
+from dinomx_core.training.contracts import Loss, LossResult, Outputs, Scheduled
 from dinomx_core.training.flow import Hidden, Tokens, Views
 from dinomx_core.training.health import feature_metrics
 
@@ -175,8 +177,37 @@ class Objective(nn.Module):
         if watch:
             metrics.update(feature_metrics(self.networks[self.watched].features))
         for label, loss in self.losses.items():
-            result = loss(outputs, views, values[label])
+            result = computed(label, loss, outputs, views, values[label])
             total = total + values[label]["weight"] * result.value
             metrics[f"loss/{label}"] = result.value.detach()
             metrics.update({f"{label}/{name}": value for name, value in result.metrics.items()})
         return total, metrics
+
+
+def computed(label: str, loss: Loss, outputs: Outputs, views: Views, values: Scheduled) -> LossResult:
+    """What a loss says of a step; what it raises keeps its traceback and says whose it is. Raises PluginError where it gives something
+    that cannot be added up or logged."""
+    whose = f"[loss.{label}], computed by {type(loss).__module__}.{type(loss).__qualname__}"
+    try:
+        result = loss(outputs, views, values)
+    except Exception as error:
+        error.add_note(f"in {whose}")
+        raise
+    wrong = None
+    if not isinstance(result, LossResult):
+        wrong = f"gave {shown(result)}"
+    elif not isinstance(result.value, Tensor) or result.value.ndim:
+        wrong = f"has the value {shown(result.value)}"
+    else:
+        odd = (name for name, value in result.metrics.items() if not is_number(value))
+        wrong = next((f"has the metric {name} = {shown(result.metrics[name])}" for name in odd), None)
+    if wrong:
+        raise PluginError(
+            f"{whose}: {wrong}; it is to give LossResult(a tensor of no dimensions, single numbers by name)"
+        )
+    return result
+
+
+def is_number(value: object) -> bool:
+    """Whether a metric can be logged."""
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
