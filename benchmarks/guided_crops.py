@@ -40,8 +40,8 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
     return {
         "recipe": "dinov1-small",
         "run": {
-            "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps or STEPS[name], "batch_size": 32, "seed": seed, "device": "cpu",
-            "precision": "bf16", "threads": 1,
+            "name": f"{name}-{arm}-{seed}", "out": str(given.out), "steps": given.steps or STEPS[name], "batch_size": 32, "seed": seed,
+            "device": "cpu", "precision": "bf16", "threads": 1,
         },
         "data": images,
         "loader": {"workers": 0},  # a run a core
