@@ -26,7 +26,7 @@ GUIDE: dict[str, dict[str, Any]] = {  # all crops of cut-outs, the local ones of
 }
 AREA = {"cutouts": [0.1, 0.7], "brain": [0.4, 1.0]}  # of global crops
 STEPS = {"cutouts": 400, "brain": 600}
-TARGET = {"name": "sinkhorn-knopp"}  # with DINO's centering the teacher of so small batches ends up uniform
+TARGET = {"name": "sinkhorn-knopp"}  # uses all prototypes from the first step, at 32 images a step, too
 COLOUR = {"hue": 0.0, "grey": 0.0}  # objects are known by their colours, too
 
 
