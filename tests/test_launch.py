@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from dinomx_core import ConfigError, DataError, TrainingError, api
 from dinomx_core.planning.document import to_toml
@@ -15,6 +17,7 @@ from dinomx_core.planning.plan import Env
 from dinomx_core.planning.world import World, first_host, started, tasks_on
 from dinomx_core.progress import Silent
 from dinomx_core.running import resume_step
+from dinomx_core.training.watch import Outcome, Watch
 from tests import broken_strategy
 from tests.fixtures import KNN, TIMINGS, rows
 
@@ -182,6 +185,22 @@ def test_an_error_under_srun_ends_the_others_and_is_printed_once(config, tmp_pat
     told = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert ranks[0].returncode == ranks[1].returncode == 2, told
     assert sum(text.count("images cannot be read, more than loader.max_unreadable") for text in told) == 1, told
+
+
+def test_who_tells_an_error_waits_until_a_slow_process_has_heard_it():
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    first, slow = (Watch(World(2, rank, rank, 2, "srun", f"localhost:{store.port}"), None) for rank in range(2))
+    for watch in (first, slow):  # without their threads, as if those got no core
+        watch.store = store
+        watch.connected.set()
+    told = []
+    thread = threading.Thread(target=lambda: told.append(first.publish(Outcome("rank 0: lost", "DataError"))))
+    thread.start()
+    thread.join(2.0)
+    assert thread.is_alive()
+    assert not slow.publish(Outcome("rank 1: lost", "DataError"))
+    thread.join(5.0)
+    assert told == [True]
 
 
 def test_worlds_are_read_from_what_started_them():

@@ -22,6 +22,7 @@ OUTCOME, STOP = "outcome.json", "stop"  # files in the folder of processes that 
 NOW = "now"  # in the second: end at once
 EVERY = 0.5  # seconds between two looks
 HEARD = 10.0  # seconds within which the others hear of an error, or cannot be reached
+AGAIN = 0.05  # seconds between two looks whether they have
 LOST = 1  # exit code of a process that lost the others: they may be started again
 
 
@@ -110,7 +111,7 @@ class Watch:
 
     def __init__(self, world: World, folder: Path | None):
         self.world, self.folder, self.parent = world, folder, os.getppid()
-        self.key = f"dinomx/{world.attempt}/outcome"
+        self.key, self.heard = (f"dinomx/{world.attempt}/{name}" for name in ("outcome", "heard"))
         self.done = threading.Event()
         self.store: dist.Store | None = None
         self.connected = threading.Event()
@@ -127,8 +128,10 @@ class Watch:
             if self.folder and (os.getppid() != self.parent or self._now()):
                 os._exit(LOST)
             try:
-                if self.store and self.store.check([self.key]):
-                    self.leave(Outcome(**json.loads(self.store.get(self.key))))
+                if self.store and self.store.check([self.key]) and not self.done.is_set():  # else it may be our own
+                    outcome = Outcome(**json.loads(self.store.get(self.key)))
+                    self.store.add(self.heard, 1)
+                    self.leave(outcome)
             except RuntimeError:  # the store has gone, and with it the run
                 self.store = None
 
@@ -144,7 +147,8 @@ class Watch:
         os._exit(0 if self.folder else outcome.error().exit_code)
 
     def publish(self, outcome: Outcome) -> bool:
-        """Tell the others. Returns whether this process was the first to tell something; it goes on until they have heard it."""
+        """Tell the others. Returns whether this process was the first to tell something, once all have heard it: the store may end with
+        this process."""
         self.done.set()
         told: list[str] = []
 
@@ -153,7 +157,10 @@ class Watch:
             with contextlib.suppress(RuntimeError):
                 if self.store:
                     told.append(self.store.compare_set(self.key, "", text).decode())
-                    time.sleep(3 * EVERY)
+                    heard = self.store.add(self.heard, 1)
+                    while heard < self.world.size:
+                        time.sleep(AGAIN)
+                        heard = self.store.add(self.heard, 0)
 
         text = json.dumps(attrs.asdict(outcome))
         thread = threading.Thread(target=tell, daemon=True)  # a store that cannot be reached keeps whoever asks it
