@@ -130,7 +130,8 @@ class Watch:
             try:
                 if self.store and self.store.check([self.key]) and not self.done.is_set():  # else it may be our own
                     outcome = Outcome(**json.loads(self.store.get(self.key)))
-                    self.store.add(self.heard, 1)
+                    with contextlib.suppress(RuntimeError):  # who told it has not waited
+                        self.store.add(self.heard, 1)
                     self.leave(outcome)
             except RuntimeError:  # the store has gone, and with it the run
                 self.store = None
