@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 import torch.distributed as dist
 
@@ -17,7 +18,8 @@ from dinomx_core.planning.plan import Env
 from dinomx_core.planning.world import World, first_host, started, tasks_on
 from dinomx_core.progress import Silent
 from dinomx_core.running import resume_step
-from dinomx_core.training.watch import Outcome, Watch
+from dinomx_core.training import watch
+from dinomx_core.training.watch import Outcome, Watch, watched
 from tests import broken_strategy
 from tests.fixtures import KNN, TIMINGS, rows
 
@@ -201,6 +203,22 @@ def test_who_tells_an_error_waits_until_a_slow_process_has_heard_it():
     assert not slow.publish(Outcome("rank 1: lost", "DataError"))
     thread.join(5.0)
     assert told == [True]
+
+
+def test_who_has_ended_need_not_hear_an_error_and_no_thread_is_left_in_the_store(monkeypatch):
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    ranks = [World(2, rank, rank, 2, "srun", f"localhost:{store.port}") for rank in range(2)]
+    before = threading.active_count()
+    with watched(ranks[0], None) as ended:
+        ended.connected.wait()
+    assert store.add(ended.heard, 0) == 1
+    with pytest.raises(DataError), watched(ranks[1], None):
+        raise DataError("broken")
+    assert (store.add(ended.heard, 0), threading.active_count()) == (2, before)
+    monkeypatch.setattr(watch, "HEARD", 0.2)
+    with pytest.raises(DataError), watched(attrs.evolve(ranks[1], size=3, attempt=1), None):  # the third never hears
+        raise DataError("broken")
+    assert threading.active_count() == before
 
 
 def test_worlds_are_read_from_what_started_them():

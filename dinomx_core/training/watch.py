@@ -23,6 +23,7 @@ NOW = "now"  # in the second: end at once
 EVERY = 0.5  # seconds between two looks
 HEARD = 10.0  # seconds within which the others hear of an error, or cannot be reached
 AGAIN = 0.05  # seconds between two looks whether they have
+MOMENT = 1.0  # seconds within which a thread comes back from the store, if ever
 LOST = 1  # exit code of a process that lost the others: they may be started again
 
 
@@ -112,7 +113,7 @@ class Watch:
     def __init__(self, world: World, folder: Path | None):
         self.world, self.folder, self.parent = world, folder, os.getppid()
         self.key, self.heard = (f"dinomx/{world.attempt}/{name}" for name in ("outcome", "heard"))
-        self.done = threading.Event()
+        self.done, self.telling = threading.Event(), False
         self.store: dist.Store | None = None
         self.connected = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -135,6 +136,14 @@ class Watch:
                     self.leave(outcome)
             except RuntimeError:  # the store has gone, and with it the run
                 self.store = None
+        with contextlib.suppress(RuntimeError):
+            if self.store and not self.telling:  # who ends here need not be waited for
+                self.store.add(self.heard, 1)
+
+    def end(self) -> None:
+        """Look no longer. A thread that comes back from the store while Python ends would abort the process."""
+        self.done.set()
+        self.thread.join(MOMENT)
 
     def _now(self) -> bool:
         with contextlib.suppress(OSError):
@@ -150,23 +159,26 @@ class Watch:
     def publish(self, outcome: Outcome) -> bool:
         """Tell the others. Returns whether this process was the first to tell something, once all have heard it: the store may end with
         this process."""
+        self.telling = True
         self.done.set()
         told: list[str] = []
+        end = time.monotonic() + HEARD
 
         def tell() -> None:
-            self.connected.wait()
+            if not self.connected.wait(HEARD):
+                return
             with contextlib.suppress(RuntimeError):
                 if self.store:
                     told.append(self.store.compare_set(self.key, "", text).decode())
                     heard = self.store.add(self.heard, 1)
-                    while heard < self.world.size:
+                    while heard < self.world.size and time.monotonic() < end:
                         time.sleep(AGAIN)
                         heard = self.store.add(self.heard, 0)
 
         text = json.dumps(attrs.asdict(outcome))
         thread = threading.Thread(target=tell, daemon=True)  # a store that cannot be reached keeps whoever asks it
         thread.start()
-        thread.join(HEARD)
+        thread.join(HEARD + MOMENT)
         found = told[0] if told else text
         if self.folder:
             write_outcome(self.folder, found)
@@ -194,4 +206,4 @@ def watched(world: World, folder: Path | None) -> Iterator[Watch]:
         first.alone = True
         raise first from None
     finally:
-        watch.done.set()
+        watch.end()
