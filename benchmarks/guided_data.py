@@ -1,9 +1,11 @@
-"""Images with objects and their masks, for `guided_crops.py`: `guided_data.py cutouts|brain [FOLDER] [--raw RAW]`.
+"""Images with objects and their masks, for `guided_crops.py`: `guided_data.py cutouts|brain|head [FOLDER] [--raw RAW]`.
 
 cutouts   photo-like cut-outs of animals, foods and plants (Debian package tuxpaint-stamps-default, GPL-2), one on a piece of a texture
           (images of the PyPI package scikit-image), 64 x 64 pixels; a quarter of the objects is in the test set only
 brain     places of 96 x 96 mm, 64 x 64 pixels, in axial slices of two heads without their skulls, T1; marked is the cerebellum. One head is
           trained on (Debian package mricron-data, as are the labels of regions), the other tested (PyPI package nilearn, BSD-3)
+head      places of 112 x 112 mm, 64 x 64 pixels, in sagittal slices of a head with its skull (mricron-data); marked is the brain. One half
+          of the head is trained on, the other tested
 
 RAW holds the packages' files: stamps/ and mricron/ (usr/share/tuxpaint/stamps and usr/share/mricron of Debian's packages), skimage/data/
 and nilearn/datasets/data/ of the others.
@@ -25,9 +27,12 @@ SIDE, TRAIN, VALIDATION, TEST = 64, 3000, 600, 600
 SIZES = (0.35, 0.5)  # of an object's longer side, as a share of the image's
 KINDS = ("animals", "food", "plants")
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
-COVERED = (0.03, 0.3)  # how much of a place may be marked
+COVERED = {"brain": (0.03, 0.3), "head": (0.03, 0.4)}  # how much of a place may be marked
 CEREBELLUM = range(91, 117)  # of the regions of AAL
-FIELD = 96  # the side of a place in a head in mm
+FIELD = {"brain": 96, "head": 112}  # the side of a place in mm
+MIDDLE = 91  # the sagittal slice between the halves of a head
+HALVES = {"train": range(6, 84), "test": range(98, 176)}
+DEPTHS = ("medial", "middle", "lateral")  # which third of the slices a place is from
 HEIGHTS = ("low", "middle", "high")  # which third of the slices a place is from
 # The other head's voxels where the first head has any: both are 1 mm apart, in MNI space.
 OTHER_HEAD = (slice(8, 189), slice(9, 226), slice(1, 182))
@@ -98,22 +103,46 @@ def brain(raw: Path, out: Path) -> None:
         "test": volume(data / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")[OTHER_HEAD],
     }
     levels = [level for level in range(marked.shape[2]) if marked[..., level].mean() > 0.003]
-    for name, head in heads.items():
-        pixels = (np.clip(head / np.percentile(head[head > 0], 99.5), 0, 1) * 255).astype(np.uint8)
-        rng = random.Random(name)
-        found = []
-        while len(found) < (TRAIN if name == "train" else TEST):
-            level = rng.choice(levels)
-            image, mask = np.rot90(pixels[..., level]), np.rot90(marked[..., level])
-            place = square(mask.shape, FIELD, rng)
-            if COVERED[0] < mask[place].mean() < COVERED[1]:
-                found.append((*turned(image[place], mask[place], rng.choice((1, -1))), level))
-        thirds = np.quantile([level for *_, level in found], (1 / 3, 2 / 3))
-        rows = [
-            (*write(out, f"{name}{number:04}", image, mask), HEIGHTS[int(np.searchsorted(thirds, level))], name)
-            for number, (image, mask, level) in enumerate(found)
-        ]
-        table(out / f"{name}.csv", rows)
+    for name, voxels in heads.items():
+        pixels = grey(voxels)
+        slices = [(pixels[..., level], marked[..., level], level) for level in levels]
+        places("brain", name, slices, HEIGHTS, out)
+
+
+def head(raw: Path, out: Path) -> None:
+    """Places in sagittal slices of a head that have some of the brain."""
+    templates = raw / "mricron/templates"
+    pixels = grey(volume(templates / "ch2.nii.gz"))
+    marked = ndimage.binary_closing(volume(templates / "ch2bet.nii.gz") > 0, iterations=3)
+    marked = ndimage.binary_fill_holes(marked)
+    for name, levels in HALVES.items():
+        places("head", name, [(pixels[level], marked[level], abs(level - MIDDLE)) for level in levels], DEPTHS, out)
+
+
+def grey(voxels: np.ndarray) -> np.ndarray:
+    """Voxels as pixels of 8 bits."""
+    return (np.clip(voxels / np.percentile(voxels[voxels > 0], 99.5), 0, 1) * 255).astype(np.uint8)
+
+
+def places(
+    kind: str, name: str, slices: list[tuple[np.ndarray, np.ndarray, int]], labels: tuple[str, ...], out: Path
+) -> None:
+    """Write a part of a set: places anywhere in slices (pixels, what is marked, a number) that have enough of what is marked. Their label
+    is by thirds of the number."""
+    rng = random.Random(name)
+    found = []
+    while len(found) < (TRAIN if name == "train" else TEST):
+        image, mask, number = rng.choice(slices)
+        image, mask = np.rot90(image), np.rot90(mask)
+        place = square(mask.shape, FIELD[kind], rng)
+        if COVERED[kind][0] < mask[place].mean() < COVERED[kind][1]:
+            found.append((*turned(image[place], mask[place], rng.choice((1, -1))), number))
+    thirds = np.quantile([number for *_, number in found], (1 / 3, 2 / 3))
+    rows = [
+        (*write(out, f"{name}{index:04}", image, mask), labels[int(np.searchsorted(thirds, number))], name)
+        for index, (image, mask, number) in enumerate(found)
+    ]
+    table(out / f"{name}.csv", rows)
 
 
 def volume(file: Path) -> np.ndarray:
@@ -165,14 +194,17 @@ def table(file: Path, rows: list[tuple[str, ...]]) -> None:
                 writer.writerow((path, across.start, down.start, across.stop - across.start, down.stop - down.start))
 
 
+SETS = {"cutouts": cutouts, "brain": brain, "head": head}
+
+
 def main() -> None:
     """Parse and make."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("cutouts", "brain"))
+    parser.add_argument("name", choices=tuple(SETS))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("--raw", type=Path, default=Path("raw"))
     given = parser.parse_args()
-    {"cutouts": cutouts, "brain": brain}[given.name](given.raw, given.folder / given.name)
+    SETS[given.name](given.raw, given.folder / given.name)
 
 
 if __name__ == "__main__":
