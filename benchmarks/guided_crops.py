@@ -76,7 +76,7 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
         "checkpoint": {"every": "100%", "keep_last": 1},
         "evaluate": {
             "knn": {"every": "100%", "k": [10], "bank": rows("train"), "query": rows("test")},
-            "mean": {"name": "localisation", "every": "100%", "images": rows("test"), "boxes": BOXES[: 1 if tuned else 3]},  # of all heads
+            "mean": {"name": "localisation", "every": "100%", "images": rows("test"), "boxes": BOXES[:1] if tuned else BOXES},  # of all heads
             **({} if tuned else {"chosen": chosen}),
         },
     }  # fmt: skip

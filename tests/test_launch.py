@@ -192,9 +192,9 @@ def test_an_error_under_srun_ends_the_others_and_is_printed_once(config, tmp_pat
 def test_who_tells_an_error_waits_until_a_slow_process_has_heard_it():
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     first, slow = (Watch(World(2, rank, rank, 2, "srun", f"localhost:{store.port}"), None) for rank in range(2))
-    for watch in (first, slow):  # without their threads, as if those got no core
-        watch.store = store
-        watch.connected.set()
+    for each in (first, slow):  # without their threads, as if those got no core
+        each.store = store
+        each.connected.set()
     told = []
     thread = threading.Thread(target=lambda: told.append(first.publish(Outcome("rank 0: lost", "DataError"))))
     thread.start()
