@@ -45,7 +45,7 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
         images = {"name": "marked", "images": plain, "boxes": str(data / "random.csv")}
     tuned = name == "head"
     size = 112 if tuned else 64
-    chosen = {
+    chosen = {  # the head that points best; "mean" is of all heads
         "name": "localisation", "every": "100%", "images": rows("test"), "head": "chosen",
         "validation": rows("validation"), "boxes": BOXES[:1],
     }  # fmt: skip
@@ -76,7 +76,7 @@ def config(name: str, data: Path, arm: str, seed: int, given: Any) -> dict[str, 
         "checkpoint": {"every": "100%", "keep_last": 1},
         "evaluate": {
             "knn": {"every": "100%", "k": [10], "bank": rows("train"), "query": rows("test")},
-            "mean": {"name": "localisation", "every": "100%", "images": rows("test"), "boxes": BOXES[:1] if tuned else BOXES},  # of all heads
+            "mean": {"name": "localisation", "every": "100%", "images": rows("test"), "boxes": BOXES[:1] if tuned else BOXES},
             **({} if tuned else {"chosen": chosen}),
         },
     }  # fmt: skip
