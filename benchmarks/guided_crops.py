@@ -32,7 +32,7 @@ STEPS = {"cutouts": 400, "brain": 600, "head": 100}
 SCRATCH: dict[str, Any] = {"backbone": {"width": 96, "depth": 4, "heads": 3, "patch_size": 8}}
 BOXES = ["attention", "lost", "tokencut"]
 ROLES = ["query", "key", "value", "output", "mlp"]
-TARGET = {"name": "sinkhorn-knopp"}  # uses all prototypes from the first step, at 32 images a step, too
+TARGET = {"name": "sinkhorn-knopp"}  # uses all prototypes from the first step, at few images a step, too
 COLOUR = {"hue": 0.0, "grey": 0.0}  # objects are known by their colours, too
 
 

@@ -32,8 +32,8 @@ CEREBELLUM = range(91, 117)  # of the regions of AAL
 FIELD = {"brain": 96, "head": 112}  # the side of a place in mm
 MIDDLE = 91  # the sagittal slice between the halves of a head
 HALVES = {"train": range(6, 84), "test": range(98, 176)}
-DEPTHS = ("medial", "middle", "lateral")  # which third of the slices a place is from
-HEIGHTS = ("low", "middle", "high")  # which third of the slices a place is from
+DEPTHS = ("medial", "middle", "lateral")  # which third of the places, by slice, one is in
+HEIGHTS = ("low", "middle", "high")  # which third of the places, by slice, one is in
 # The other head's voxels where the first head has any: both are 1 mm apart, in MNI space.
 OTHER_HEAD = (slice(8, 189), slice(9, 226), slice(1, 182))
 

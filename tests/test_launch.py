@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import attrs
@@ -208,13 +209,19 @@ def test_who_tells_an_error_waits_until_a_slow_process_has_heard_it():
 def test_who_has_ended_need_not_hear_an_error_and_no_thread_is_left_in_the_store(monkeypatch):
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     ranks = [World(2, rank, rank, 2, "srun", f"localhost:{store.port}") for rank in range(2)]
+    monkeypatch.setattr(watch, "RUNS", Counter())
     before = threading.active_count()
     with watched(ranks[0], None) as ended:
         ended.connected.wait()
     assert store.add(ended.heard, 0) == 1
+    with watched(ranks[0], None) as again:
+        again.connected.wait()
+    assert again.heard != ended.heard  # a second run of the same processes
+    with watched(ranks[1], None):
+        pass
     with pytest.raises(DataError), watched(ranks[1], None):
         raise DataError("broken")
-    assert (store.add(ended.heard, 0), threading.active_count()) == (2, before)
+    assert (store.add(again.heard, 0), threading.active_count()) == (2, before)
     monkeypatch.setattr(watch, "HEARD", 0.2)
     with pytest.raises(DataError), watched(attrs.evolve(ranks[1], size=3, attempt=1), None):  # the third never hears
         raise DataError("broken")

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ HEARD = 10.0  # seconds within which the others hear of an error, or cannot be r
 AGAIN = 0.05  # seconds between two looks whether they have
 MOMENT = 1.0  # seconds within which a thread comes back from the store, if ever
 LOST = 1  # exit code of a process that lost the others: they may be started again
+RUNS: Counter[int] = Counter()  # how many this process has watched, as which rank
 
 
 class Crash(DinomxError):
@@ -112,7 +114,9 @@ class Watch:
 
     def __init__(self, world: World, folder: Path | None):
         self.world, self.folder, self.parent = world, folder, os.getppid()
-        self.key, self.heard = (f"dinomx/{world.attempt}/{name}" for name in ("outcome", "heard"))
+        RUNS[world.rank] += 1
+        of = f"dinomx/{world.attempt}/{RUNS[world.rank]}"  # what an earlier run of the same processes told is none of this one's
+        self.key, self.heard = f"{of}/outcome", f"{of}/heard"
         self.done, self.telling = threading.Event(), False
         self.store: dist.Store | None = None
         self.connected = threading.Event()
@@ -168,12 +172,12 @@ class Watch:
             if not self.connected.wait(HEARD):
                 return
             with contextlib.suppress(RuntimeError):
-                if self.store:
-                    told.append(self.store.compare_set(self.key, "", text).decode())
-                    heard = self.store.add(self.heard, 1)
+                if store := self.store:
+                    told.append(store.compare_set(self.key, "", text).decode())
+                    heard = store.add(self.heard, 1)
                     while heard < self.world.size and time.monotonic() < end:
                         time.sleep(AGAIN)
-                        heard = self.store.add(self.heard, 0)
+                        heard = store.add(self.heard, 0)
 
         text = json.dumps(attrs.asdict(outcome))
         thread = threading.Thread(target=tell, daemon=True)  # a store that cannot be reached keeps whoever asks it
