@@ -217,8 +217,8 @@ def test_who_has_ended_need_not_hear_an_error_and_no_thread_is_left_in_the_store
     with watched(ranks[0], None) as again:
         again.connected.wait()
     assert again.heard != ended.heard  # a second run of the same processes
-    with watched(ranks[1], None):
-        pass
+    with watched(ranks[1], None) as other:
+        other.connected.wait()
     with pytest.raises(DataError), watched(ranks[1], None):
         raise DataError("broken")
     assert (store.add(again.heard, 0), threading.active_count()) == (2, before)
